@@ -1,0 +1,29 @@
+//! The plan: the one type that crosses from the configuration to the processes that act on it.
+//!
+//! ```text
+//! config text --config--> Spec --supervisor: cells--> Plan(generation g)
+//!                                                       |  Plan::delta_from(g-1)
+//!                                                       v
+//!                          monitor, workers: Plan(g-1).apply(Delta) = Plan(g), digests compared
+//! ```
+//!
+//! A plan is never changed: a reload makes a new one. A plan holds one sealed [`ServiceRecord`] a service,
+//! shared between generations where it did not change, so that a change to one service among ten
+//! thousand costs one record on the wire and not ten thousand.
+#![forbid(unsafe_code)]
+
+mod delta;
+mod name;
+mod sealed;
+mod spec;
+
+pub use delta::{Delta, DeltaError, FORMAT_VERSION};
+pub use name::{BackendName, NAME_BYTES_MAX, NameError, PoolName, ServiceName};
+pub use sealed::{
+    BackendCell, BackendRecord, Digest, ListenerCell, ListenerRecord, Plan, Sealed, ServiceCell,
+    ServiceRecord, SlotIdx,
+};
+pub use spec::{
+    BackendSpec, CheckKind, CheckSpec, ConnectSpec, DrainSpec, Globals, LimitsSpec, ListenerSpec,
+    LogFormat, LogLevel, LogSpec, Scheduler, ServiceSpec, Spec, UserSpec, WatchdogSpec, Workers,
+};
