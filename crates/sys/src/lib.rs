@@ -1,0 +1,19 @@
+//! Raw system calls behind safe functions. All `unsafe` of the project is in this crate.
+//!
+//! Kernel facts that the design rests on stand at the function that uses them, with the test that shows them.
+#![expect(
+    unsafe_code,
+    reason = "the one crate that may; each block says why it holds"
+)]
+
+pub mod blob;
+pub mod cells;
+pub mod clock;
+pub mod cpu;
+pub mod listen;
+pub mod lock;
+pub mod packet;
+pub mod process;
+pub mod steer;
+pub mod stream;
+pub mod watch;
