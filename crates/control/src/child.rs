@@ -1,0 +1,259 @@
+//! Supervisor and child.
+//!
+//! ```text
+//! supervisor                                   child
+//!   Hello                                 -->
+//!   Descriptors (scoreboard, log, ...)    -->
+//!                                         <--  Taken (one for each batch; the next batch waits for it)
+//!   Descriptors (listeners, delta)        -->
+//!                                         <--  Taken
+//!   Prepare g                             -->    decodes beside its traffic
+//!                                         <--  Prepared g | Refused g
+//!   Commit g                              -->    (the generation cell was stored before this is sent)
+//!                                         <--  Lingering g ..., Applied g     the first Applied = READY
+//!   ...
+//!                                         <--  Released cells                 as the last holders let go
+//!   Drain                                 -->
+//!                                         <--  Drained, then it exits with 0
+//! ```
+//!
+//! End of file on the channel is the sign that the supervisor is gone.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use evenkeel_plan::{BackendCell, ListenerCell, SlotIdx};
+use serde::{Deserialize, Serialize};
+
+/// Version of this conversation. Both ends are the same binary but across an upgrade.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// Most descriptors in one batch: below the kernel's 253, and few enough that those in flight do not eat the limit.
+pub const BATCH_MAX: usize = 128;
+
+/// What kind of child this is; the value of the role variable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Role {
+    /// Carries traffic.
+    Worker,
+    /// Health checks, metrics, log writing.
+    Monitor,
+}
+
+impl Role {
+    /// The value of the role variable.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Worker => "worker",
+            Self::Monitor => "monitor",
+        }
+    }
+
+    /// Reads the value of the role variable.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Worker, Self::Monitor]
+            .into_iter()
+            .find(|role| role.as_str() == text)
+    }
+}
+
+/// The first message to a child.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hello {
+    /// Slot of a worker; 0 for the monitor.
+    pub slot: SlotIdx,
+    /// How many processes this slot has had, this one included; 1 is the first.
+    pub incarnation: u64,
+    /// Which of the slot's two rows is this worker's.
+    pub parity: u8,
+    /// CPU to pin to.
+    pub cpu: Option<usize>,
+    /// User and group ids to become; `None` = stay.
+    pub become_user: Option<(u32, u32)>,
+    /// What to do when the supervisor is gone.
+    pub orphan: OrphanRule,
+    /// Process id of the supervisor, for the log.
+    pub supervisor: u32,
+}
+
+/// What a child does when its supervisor is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OrphanRule {
+    /// The listening sockets lie in a descriptor store, from which the next supervisor takes them: stop accepting, drain
+    /// within the drain deadline, exit.
+    Drain,
+    /// Serve on with the last plan, and say so; hand the listening sockets to the next supervisor when it asks for them on
+    /// the [`Descriptor::Reunion`] socket, then drain and exit.
+    ServeOn,
+}
+
+/// What a descriptor of a batch is. Position in the batch's manifest = position beside the message.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Descriptor {
+    /// The scoreboard's memory.
+    Scoreboard,
+    /// This child's end of its line channel: whole log lines, one or more a packet, each ended by a line feed.
+    LogSender,
+    /// To the monitor: the reading end of somebody's line channel.
+    LogReceiver {
+        /// Whose lines these are, such as `worker-0`, for counting.
+        source: String,
+    },
+    /// A listening socket. To a worker: of its own slot, or of a slot that it is going to adopt.
+    Listener {
+        /// Which listener.
+        listener: ListenerCell,
+        /// Whose slot's socket.
+        slot: SlotIdx,
+        /// The address it is bound to (the real port where the configuration says 0).
+        address: SocketAddr,
+    },
+    /// To the monitor: a listening socket of the metrics endpoint.
+    Metrics {
+        /// The address it is bound to.
+        address: SocketAddr,
+    },
+    /// A sealed blob: the delta for the [`ToChild::Prepare`] of this generation.
+    Delta {
+        /// The generation that results.
+        generation: u64,
+    },
+    /// A bound Unix stream socket in the runtime directory, on which orphans answer the next supervisor.
+    Reunion,
+}
+
+/// From the supervisor.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ToChild {
+    /// Who you are.
+    Hello(Hello),
+    /// Descriptors, beside the message in the manifest's order; at most [`BATCH_MAX`].
+    Descriptors {
+        /// For [`FromChild::Taken`].
+        batch: u64,
+        /// What each one is.
+        manifest: Vec<Descriptor>,
+    },
+    /// Decode the delta of this generation, register nothing yet, and answer `Prepared` or `Refused`.
+    Prepare {
+        /// Generation that results.
+        generation: u64,
+    },
+    /// This generation is in force (its cell is stored): accept on what is new, let go of what is gone, answer `Applied`.
+    Commit {
+        /// Generation in force.
+        generation: u64,
+    },
+    /// Forget what was prepared for this generation, its descriptors too.
+    Abort {
+        /// Generation that will not be.
+        generation: u64,
+    },
+    /// Accept from the sockets of `slot` too (sent before as `Listener` of that slot).
+    Adopt {
+        /// The slot that has no worker that accepts.
+        slot: SlotIdx,
+    },
+    /// Accept no more from the sockets of `slot`: deregister, close the copies, answer `Disowned`.
+    Disown {
+        /// The slot.
+        slot: SlotIdx,
+    },
+    /// Monitor: what was last known of these backends, so that a new monitor does not begin at `starting`.
+    Seed {
+        /// One report a backend.
+        reports: Vec<Report>,
+    },
+    /// Stop accepting (deregister and close every listening socket), finish what runs, exit with 0.
+    Drain {
+        /// What still runs then is reset.
+        deadline: Duration,
+    },
+}
+
+/// From a child.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FromChild {
+    /// A batch of descriptors has arrived.
+    Taken {
+        /// Its number.
+        batch: u64,
+    },
+    /// A batch did not arrive whole (no descriptors left). Whatever is being prepared is refused.
+    NotTaken {
+        /// In words.
+        reason: String,
+    },
+    /// Ready to switch to this generation.
+    Prepared {
+        /// The generation.
+        generation: u64,
+    },
+    /// Cannot switch to this generation.
+    Refused {
+        /// The generation.
+        generation: u64,
+        /// Why, in words.
+        reason: String,
+    },
+    /// Backends that the generation does not name and that running connections still hold. Sent before `Applied`, in as
+    /// many messages as it takes.
+    Lingering {
+        /// The generation.
+        generation: u64,
+        /// Cells; at most [`LINGERING_MAX`] a message.
+        cells: Vec<BackendCell>,
+    },
+    /// Switched. The first one after the start means READY.
+    Applied {
+        /// The generation.
+        generation: u64,
+    },
+    /// The last holder of these cells has let go.
+    Released {
+        /// Cells; at most [`LINGERING_MAX`] a message.
+        cells: Vec<BackendCell>,
+    },
+    /// Accepts no more from the sockets of `slot`.
+    Disowned {
+        /// The slot.
+        slot: SlotIdx,
+    },
+    /// Everything has ended, or the deadline has passed; exits now.
+    Drained {
+        /// Connections that the deadline cut.
+        cut: u64,
+    },
+    /// Monitor: the first verdict of every backend that is new in this prepared generation is known, or the time for it has
+    /// passed. Sent before `Prepared`.
+    Verdicts {
+        /// Changed verdicts, and the newest answer of each.
+        reports: Vec<Report>,
+    },
+}
+
+/// Most cells in one message.
+pub const LINGERING_MAX: usize = 8_192;
+
+/// What the monitor says of a backend: the words that do not fit in its cell.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// The cell.
+    pub backend: BackendCell,
+    /// `service/backend`, since the cell may have been given to another meanwhile.
+    pub identity: String,
+    /// State in words: `starting`, `up`, `down`, `unchecked`.
+    pub state: String,
+    /// Unix seconds of the last change of state.
+    pub since_unix: u64,
+    /// Why it is in this state, such as `3 checks failed in a row`.
+    pub reason: String,
+    /// Last answer, such as `connected` or `connection refused`.
+    pub answer: String,
+    /// Microseconds that the last check took.
+    pub duration_us: u64,
+    /// Unix seconds of the last check; 0 = none yet.
+    pub checked_unix: u64,
+}

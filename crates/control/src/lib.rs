@@ -1,0 +1,11 @@
+//! Messages between processes.
+//!
+//! [`child`] is the private conversation between the supervisor and one child: both ends are the same binary.
+//! [`operator`] is the public one, over the control socket: JSON, so that a person can read it.
+#![forbid(unsafe_code)]
+
+pub mod channel;
+pub mod child;
+pub mod operator;
+
+pub use channel::{Channel, ChannelError};

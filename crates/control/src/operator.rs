@@ -1,0 +1,303 @@
+//! Operator and supervisor, over the control socket: one request and one answer a connection, each a line of JSON.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
+
+/// Version of this conversation. An answer of another version is refused with both numbers.
+pub const OPERATOR_VERSION: u16 = 1;
+
+/// Longest request in bytes.
+pub const REQUEST_BYTES_MAX: u64 = 64 * 1024;
+
+/// Longest answer in bytes.
+pub const ANSWER_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Name of the control socket in the runtime directory.
+pub const SOCKET_NAME: &str = "control.sock";
+
+/// A message with its version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Envelope<T> {
+    /// [`OPERATOR_VERSION`] of the sender.
+    pub version: u16,
+    /// The message.
+    pub body: T,
+}
+
+/// What an operator asks for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// The state of everything.
+    Status,
+    /// Read the configuration again and switch to it. Answered when it is in force or refused.
+    Reload,
+}
+
+/// The answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// To `Status`.
+    Status(Box<Status>),
+    /// The new configuration is in force.
+    Reloaded {
+        /// Generation in force now.
+        generation: u64,
+        /// What changed, a line each; empty = nothing.
+        changes: Vec<String>,
+        /// Warnings of the configuration, a line each.
+        warnings: Vec<String>,
+    },
+    /// The configuration has errors; what ran runs on.
+    Invalid {
+        /// One line a problem, with file, line and column.
+        problems: Vec<String>,
+        /// All of them with their source lines, for a terminal.
+        report: String,
+    },
+    /// The configuration is valid but could not be put in force; what ran runs on.
+    Failed {
+        /// Why, in words.
+        reason: String,
+    },
+    /// The request was not understood or not allowed.
+    Denied {
+        /// Why, in words.
+        reason: String,
+    },
+}
+
+/// The state of everything.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the program.
+    pub program: String,
+    /// Process id of the supervisor.
+    pub pid: u32,
+    /// `starting`, `running`, `delaying`, `draining`.
+    pub phase: String,
+    /// Unix seconds of the start.
+    pub started_unix: u64,
+    /// Path of the configuration.
+    pub config: String,
+    /// Generation in force.
+    pub generation: u64,
+    /// The last reload.
+    pub last_reload: Option<LastReload>,
+    /// Limit on descriptors in force.
+    pub descriptor_limit: u64,
+    /// Addresses of the metrics endpoint.
+    pub metrics: Vec<SocketAddr>,
+    /// Whether the listening sockets lie in systemd's descriptor store.
+    pub descriptor_store: bool,
+    /// What deserves attention, a line each.
+    pub warnings: Vec<String>,
+    /// The monitor.
+    pub monitor: MonitorStatus,
+    /// One a slot in use.
+    pub workers: Vec<WorkerStatus>,
+    /// In the order of names.
+    pub services: Vec<ServiceStatus>,
+}
+
+/// How the last reload ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastReload {
+    /// Unix seconds.
+    pub at_unix: u64,
+    /// Whether it was put in force.
+    pub applied: bool,
+    /// In a line.
+    pub message: String,
+}
+
+/// The monitor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MonitorStatus {
+    /// Process id, 0 = none now.
+    pub pid: u32,
+    /// `starting`, `live`, `late`, `backing-off`.
+    pub state: String,
+    /// Monitors started so far.
+    pub incarnation: u64,
+    /// Milliseconds since its last turn: the age of all verdicts.
+    pub age_ms: u64,
+}
+
+/// A slot and its worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerStatus {
+    /// The slot.
+    pub slot: u16,
+    /// Process id, 0 = none now.
+    pub pid: u32,
+    /// `starting`, `live`, `late`, `backing-off`, `retiring`.
+    pub state: String,
+    /// Workers started in this slot so far.
+    pub incarnation: u64,
+    /// Workers of this slot that ended without being asked to.
+    pub crashes: u64,
+    /// Slot whose worker accepts for this one at the moment.
+    pub adopted_by: Option<u16>,
+    /// Generation that it last switched to.
+    pub generation: u64,
+    /// Milliseconds since its last heartbeat.
+    pub heartbeat_age_ms: u64,
+    /// CPU that it is pinned to.
+    pub cpu: Option<usize>,
+    /// Connections now.
+    pub active: u64,
+    /// Connections accepted by this slot's workers.
+    pub accepted: u64,
+    /// Those of them from a neighbour's socket.
+    pub adopted: u64,
+    /// Accepts that failed for lack of a resource.
+    pub accept_exhausted: u64,
+    /// Log lines dropped.
+    pub log_dropped: u64,
+}
+
+/// A service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Name.
+    pub name: String,
+    /// Addresses, with real ports.
+    pub listeners: Vec<SocketAddr>,
+    /// `rr`, `wrr`.
+    pub scheduler: String,
+    /// Named pool, if any.
+    pub pool: Option<String>,
+    /// Connections now.
+    pub active: u64,
+    /// Connections accepted.
+    pub accepted: u64,
+    /// Connections relayed and ended.
+    pub relayed: u64,
+    /// Connections failed, by reason: `no_backend`, `connect`, `exhausted`, `client_gone`, `worker_died`, `drain_cut`.
+    pub failed: BTreeMap<String, u64>,
+    /// Connects tried again on another backend.
+    pub retries: u64,
+    /// Bytes received from clients.
+    pub bytes_received: u64,
+    /// Bytes sent to clients.
+    pub bytes_sent: u64,
+    /// Connections accepted, by slot.
+    pub accepted_by_slot: BTreeMap<u16, u64>,
+    /// Whether new connections find an eligible backend.
+    pub serving: bool,
+    /// In file order.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// A backend of a service.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Name.
+    pub name: String,
+    /// Address.
+    pub address: SocketAddr,
+    /// Weight.
+    pub weight: u16,
+    /// `starting`, `up`, `down`, `unchecked`.
+    pub state: String,
+    /// Unix seconds of the last change of state; 0 = none yet.
+    pub since_unix: u64,
+    /// Why, in words.
+    pub reason: String,
+    /// Last answer to a check.
+    pub answer: String,
+    /// Milliseconds that the last check took.
+    pub check_ms: f64,
+    /// Unix seconds of the last check; 0 = none yet.
+    pub checked_unix: u64,
+    /// Connections now.
+    pub active: u64,
+    /// Connections established.
+    pub connections: u64,
+    /// Connects that failed by its fault.
+    pub connect_failures: u64,
+    /// Connections that it reset.
+    pub resets: u64,
+    /// Bytes sent to it.
+    pub bytes_sent: u64,
+    /// Bytes received from it.
+    pub bytes_received: u64,
+    /// Scoreboard cell, for matching with what tools show of the shared memory.
+    pub cell: u32,
+}
+
+/// Why a conversation over the control socket failed.
+#[derive(Debug, thiserror::Error)]
+pub enum OperatorError {
+    /// The connection broke.
+    #[error("talk to the supervisor")]
+    Io(#[from] std::io::Error),
+    /// The message is not one of this protocol.
+    #[error("read the message")]
+    Decode(#[from] serde_json::Error),
+    /// The message is longer than allowed, or the connection ended in it.
+    #[error("the message did not arrive whole")]
+    Cut,
+    /// The other side speaks another version.
+    #[error("the other side speaks protocol {found}, this program {OPERATOR_VERSION}")]
+    Version {
+        /// The version found.
+        found: u16,
+    },
+}
+
+/// Writes one message as a line.
+///
+/// # Errors
+/// [`OperatorError::Io`].
+pub async fn write<T: Serialize>(
+    stream: &mut (impl AsyncWrite + Unpin),
+    body: T,
+) -> Result<(), OperatorError> {
+    let envelope = Envelope {
+        version: OPERATOR_VERSION,
+        body,
+    };
+    let mut line = serde_json::to_vec(&envelope)?;
+    line.push(b'\n');
+    stream.write_all(&line).await?;
+    stream.flush().await?;
+    Ok(())
+}
+
+/// Reads one message, a line of at most `bytes_max` bytes.
+///
+/// # Errors
+/// [`OperatorError`].
+pub async fn read<T: for<'de> Deserialize<'de>>(
+    stream: impl AsyncRead + Unpin,
+    bytes_max: u64,
+) -> Result<T, OperatorError> {
+    let mut line = Vec::new();
+    let mut reader = BufReader::new(stream.take(bytes_max));
+    reader.read_until(b'\n', &mut line).await?;
+    if line.last() != Some(&b'\n') {
+        return Err(OperatorError::Cut);
+    }
+    // The version is looked at before the body, which another version may have changed.
+    let version: Version = serde_json::from_slice(&line)?;
+    if version.version != OPERATOR_VERSION {
+        return Err(OperatorError::Version {
+            found: version.version,
+        });
+    }
+    let envelope: Envelope<T> = serde_json::from_slice(&line)?;
+    Ok(envelope.body)
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: u16,
+}
