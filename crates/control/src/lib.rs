@@ -6,6 +6,8 @@
 
 pub mod channel;
 pub mod child;
+pub mod link;
 pub mod operator;
 
 pub use channel::{Channel, ChannelError};
+pub use link::{Link, Outbox};
