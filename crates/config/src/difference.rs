@@ -1,0 +1,441 @@
+//! The difference of two specs by identity, for printing and for the reply to a reload.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+
+use evenkeel_plan::{
+    BackendName, BackendSpec, CheckKind, CheckSpec, ConnectSpec, DrainSpec, Globals, LimitsSpec,
+    ListenerSpec, LogFormat, LogLevel, LogSpec, Scheduler, ServiceName, ServiceSpec, Spec,
+    UserSpec, WatchdogSpec, Workers,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::value::DurationText;
+
+/// What a reload would change. Displayed one change a line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Difference {
+    /// Settings of the daemon first, then services: removed, then changed and added in file order.
+    pub changes: Vec<Change>,
+}
+
+/// One change.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Change {
+    /// A setting of the daemon itself.
+    Setting {
+        /// Dotted key.
+        key: String,
+        /// Value before, as text.
+        from: String,
+        /// Value after, as text.
+        to: String,
+    },
+    /// A new service.
+    ServiceAdded(ServiceName),
+    /// A service that is gone.
+    ServiceRemoved(ServiceName),
+    /// Something within a service.
+    Service {
+        /// Which.
+        service: ServiceName,
+        /// What.
+        change: ServiceChange,
+    },
+}
+
+/// One change within a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ServiceChange {
+    /// A setting of the service.
+    Setting {
+        /// Key.
+        key: String,
+        /// Value before, as text.
+        from: String,
+        /// Value after, as text.
+        to: String,
+    },
+    /// A new listening address.
+    ListenerAdded(String),
+    /// A listening address that is gone.
+    ListenerRemoved(String),
+    /// A setting of a listener.
+    Listener {
+        /// Its address.
+        address: String,
+        /// Key.
+        key: String,
+        /// Value before, as text.
+        from: String,
+        /// Value after, as text.
+        to: String,
+    },
+    /// A new backend.
+    BackendAdded {
+        /// Its name.
+        backend: BackendName,
+        /// Its address.
+        address: String,
+    },
+    /// A backend that is gone: it drains.
+    BackendRemoved {
+        /// Its name.
+        backend: BackendName,
+        /// Its address.
+        address: String,
+    },
+    /// A setting of a backend.
+    Backend {
+        /// Its name.
+        backend: BackendName,
+        /// Key.
+        key: String,
+        /// Value before, as text.
+        from: String,
+        /// Value after, as text.
+        to: String,
+    },
+    /// The same backends in another order: turns are taken in that order.
+    BackendsReordered,
+    /// The same listening addresses in another order: no effect.
+    ListenersReordered,
+}
+
+impl Difference {
+    /// What has to change so that `old` becomes `new`. The order of services does not count.
+    #[must_use]
+    pub fn between(old: &Spec, new: &Spec) -> Self {
+        let mut changes = Vec::new();
+        settings(&old.globals, &new.globals, &mut changes);
+        let before: HashMap<_, _> = old.services.iter().map(|s| (&s.name, s)).collect();
+        let after: HashSet<_> = new.services.iter().map(|s| &s.name).collect();
+        for service in &old.services {
+            if !after.contains(&service.name) {
+                changes.push(Change::ServiceRemoved(service.name.clone()));
+            }
+        }
+        for service in &new.services {
+            match before.get(&service.name) {
+                None => changes.push(Change::ServiceAdded(service.name.clone())),
+                Some(old) => {
+                    let wrap = |change| Change::Service {
+                        service: service.name.clone(),
+                        change,
+                    };
+                    changes.extend(within(old, service).into_iter().map(wrap));
+                }
+            }
+        }
+        Self { changes }
+    }
+
+    /// Whether nothing changes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.changes.is_empty()
+    }
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, change) in self.changes.iter().enumerate() {
+            if index > 0 {
+                f.write_str("\n")?;
+            }
+            change.fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Setting { key, from, to } => write!(f, "~ {key} {from} -> {to}"),
+            Self::ServiceAdded(service) => write!(f, "+ service {service}"),
+            Self::ServiceRemoved(service) => write!(f, "- service {service}"),
+            Self::Service { service, change } => {
+                write!(f, "~ service {service}: ")?;
+                match change {
+                    ServiceChange::Setting { key, from, to } => write!(f, "{key} {from} -> {to}"),
+                    ServiceChange::ListenerAdded(address) => write!(f, "+ listener {address}"),
+                    ServiceChange::ListenerRemoved(address) => write!(f, "- listener {address}"),
+                    ServiceChange::Listener {
+                        address,
+                        key,
+                        from,
+                        to,
+                    } => write!(f, "listener {address} {key} {from} -> {to}"),
+                    ServiceChange::BackendAdded { backend, address } => {
+                        write!(f, "+ backend {service}/{backend} ({address})")
+                    }
+                    ServiceChange::BackendRemoved { backend, address } => {
+                        write!(f, "- backend {service}/{backend} ({address})")
+                    }
+                    ServiceChange::Backend {
+                        backend,
+                        key,
+                        from,
+                        to,
+                    } => write!(f, "backend {backend} {key} {from} -> {to}"),
+                    ServiceChange::BackendsReordered => f.write_str("backends in another order"),
+                    ServiceChange::ListenersReordered => f.write_str("listeners in another order"),
+                }
+            }
+        }
+    }
+}
+
+/// Key and value as text, in the order of the configuration language. Patterns name every field, so that a new one is not
+/// forgotten here.
+type Texts = Vec<(&'static str, String)>;
+
+fn settings(old: &Globals, new: &Globals, changes: &mut Vec<Change>) {
+    let pairs = global_texts(old).into_iter().zip(global_texts(new));
+    for ((key, from), (_, to)) in pairs {
+        if from != to {
+            changes.push(Change::Setting {
+                key: key.to_owned(),
+                from,
+                to,
+            });
+        }
+    }
+}
+
+fn global_texts(globals: &Globals) -> Texts {
+    let Globals {
+        workers,
+        metrics,
+        drain,
+        log,
+        limits,
+        watchdog,
+        user,
+    } = globals;
+    let DrainSpec {
+        delay,
+        deadline,
+        handshakes,
+    } = drain;
+    let LogSpec { level, format } = log;
+    let LimitsSpec {
+        workers: worker_slots,
+        services,
+        listeners,
+        backends,
+    } = limits;
+    let WatchdogSpec {
+        steer_after,
+        kill_after,
+    } = watchdog;
+    let workers = match workers {
+        Workers::Auto => "auto".to_owned(),
+        Workers::Count(count) => count.to_string(),
+    };
+    let user = match user {
+        UserSpec::Default => "default".to_owned(),
+        UserSpec::Named(name) => name.clone(),
+        UserSpec::Keep => "keep".to_owned(),
+    };
+    let level = match level {
+        LogLevel::Error => "error",
+        LogLevel::Warn => "warn",
+        LogLevel::Info => "info",
+        LogLevel::Debug => "debug",
+    };
+    let format = match format {
+        LogFormat::Human => "human",
+        LogFormat::Json => "json",
+    };
+    let metrics: Vec<_> = metrics.iter().map(ToString::to_string).collect();
+    let metrics = match metrics.is_empty() {
+        true => "none".to_owned(),
+        false => metrics.join(", "),
+    };
+    vec![
+        ("workers", workers),
+        ("user", user),
+        ("metrics.listen", metrics),
+        ("drain.delay", DurationText(*delay).to_string()),
+        ("drain.deadline", DurationText(*deadline).to_string()),
+        ("drain.handshakes", DurationText(*handshakes).to_string()),
+        ("log.level", level.to_owned()),
+        ("log.format", format.to_owned()),
+        ("limits.workers", worker_slots.to_string()),
+        ("limits.services", services.to_string()),
+        ("limits.listeners", listeners.to_string()),
+        ("limits.backends", backends.to_string()),
+        (
+            "watchdog.steer_after",
+            DurationText(*steer_after).to_string(),
+        ),
+        ("watchdog.kill_after", DurationText(*kill_after).to_string()),
+    ]
+}
+
+fn within(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ServiceChange> {
+    let mut changes = Vec::new();
+    for ((key, from), (_, to)) in service_texts(old).into_iter().zip(service_texts(new)) {
+        if from != to {
+            let key = key.to_owned();
+            changes.push(ServiceChange::Setting { key, from, to });
+        }
+    }
+    listeners(&old.listeners, &new.listeners, &mut changes);
+    backends(&old.backends, &new.backends, &mut changes);
+    changes
+}
+
+fn service_texts(service: &ServiceSpec) -> Texts {
+    let ServiceSpec {
+        name: _,
+        listeners: _,
+        backends: _,
+        scheduler,
+        pool,
+        connect,
+    } = service;
+    let ConnectSpec { timeout, attempts } = connect;
+    let scheduler = match scheduler {
+        Scheduler::Rr => "rr",
+        Scheduler::Wrr => "wrr",
+    };
+    let pool = match pool {
+        Some(pool) => pool.to_string(),
+        None => "none".to_owned(),
+    };
+    vec![
+        ("scheduler", scheduler.to_owned()),
+        ("pool", pool),
+        ("connect.timeout", DurationText(*timeout).to_string()),
+        ("connect.attempts", attempts.to_string()),
+    ]
+}
+
+fn listeners(old: &[ListenerSpec], new: &[ListenerSpec], changes: &mut Vec<ServiceChange>) {
+    let texts = |listener: &ListenerSpec| -> Texts {
+        let ListenerSpec {
+            address: _,
+            freebind,
+            backlog,
+        } = listener;
+        vec![
+            ("freebind", freebind.to_string()),
+            ("backlog", backlog.to_string()),
+        ]
+    };
+    let removed = |l: &&ListenerSpec| new.iter().all(|n| n.address != l.address);
+    let gone = old.iter().filter(removed).map(|l| l.address.to_string());
+    changes.extend(gone.map(ServiceChange::ListenerRemoved));
+    for listener in new {
+        let address = listener.address.to_string();
+        let Some(before) = old.iter().find(|l| l.address == listener.address) else {
+            changes.push(ServiceChange::ListenerAdded(address));
+            continue;
+        };
+        for ((key, from), (_, to)) in texts(before).into_iter().zip(texts(listener)) {
+            if from != to {
+                changes.push(ServiceChange::Listener {
+                    address: address.clone(),
+                    key: key.to_owned(),
+                    from,
+                    to,
+                });
+            }
+        }
+    }
+    let kept_before = old
+        .iter()
+        .map(|l| l.address)
+        .filter(|a| new.iter().any(|l| l.address == *a));
+    let kept_after = new
+        .iter()
+        .map(|l| l.address)
+        .filter(|a| old.iter().any(|l| l.address == *a));
+    if !kept_before.eq(kept_after) {
+        changes.push(ServiceChange::ListenersReordered);
+    }
+}
+
+fn backends(old: &[BackendSpec], new: &[BackendSpec], changes: &mut Vec<ServiceChange>) {
+    let before: HashMap<_, _> = old.iter().map(|b| (&b.name, b)).collect();
+    let after: HashSet<_> = new.iter().map(|b| &b.name).collect();
+    for backend in old.iter().filter(|b| !after.contains(&b.name)) {
+        changes.push(ServiceChange::BackendRemoved {
+            backend: backend.name.clone(),
+            address: backend.address.to_string(),
+        });
+    }
+    for backend in new {
+        let Some(before) = before.get(&backend.name) else {
+            changes.push(ServiceChange::BackendAdded {
+                backend: backend.name.clone(),
+                address: backend.address.to_string(),
+            });
+            continue;
+        };
+        for ((key, from), (_, to)) in backend_texts(before)
+            .into_iter()
+            .zip(backend_texts(backend))
+        {
+            if from != to {
+                changes.push(ServiceChange::Backend {
+                    backend: backend.name.clone(),
+                    key: key.to_owned(),
+                    from,
+                    to,
+                });
+            }
+        }
+    }
+    let kept_before = old
+        .iter()
+        .map(|b| &b.name)
+        .filter(|name| after.contains(name));
+    let kept_after = new
+        .iter()
+        .map(|b| &b.name)
+        .filter(|name| before.contains_key(name));
+    if !kept_before.eq(kept_after) {
+        changes.push(ServiceChange::BackendsReordered);
+    }
+}
+
+fn backend_texts(backend: &BackendSpec) -> Texts {
+    let BackendSpec {
+        name: _,
+        address,
+        weight,
+        check,
+    } = backend;
+    let check = match check {
+        Some(check) => check_text(check),
+        None => "none".to_owned(),
+    };
+    vec![
+        ("address", address.to_string()),
+        ("weight", weight.to_string()),
+        ("check", check),
+    ]
+}
+
+fn check_text(check: &CheckSpec) -> String {
+    let CheckSpec {
+        kind,
+        target,
+        interval,
+        timeout,
+        rise,
+        fall,
+        jitter_percent,
+    } = check;
+    let kind = match kind {
+        CheckKind::Tcp => "tcp",
+    };
+    let (interval, timeout) = (DurationText(*interval), DurationText(*timeout));
+    format!(
+        "{kind} {target} every {interval} (jitter {jitter_percent}%), time-out {timeout}, rise {rise}, fall {fall}"
+    )
+}

@@ -1,0 +1,74 @@
+//! Configuration text to [`Spec`], every error at once and each with its place; the difference of two specs.
+//!
+//! ```text
+//! text --toml, spanned--> tables --decode--> what the user wrote --assemble--> Spec
+//!            |                      |                                  |
+//!            +----------------------+---- found problems --------------+--> ConfigErrors | warnings
+//! ```
+//!
+//! * [`schema`] is the one table of keys: the decoder takes names, ranges and defaults from it, and so does the
+//!   reference page.
+//! * Decoding looks at one value at a time, assembling at what must fit together (ports, pools, overlaps).
+//! * A value that could not be read is reported once; whatever depends on it is not reported again.
+//!
+//! Called by the supervisor (start, reload) and by the commands `check` and `demo`.
+#![forbid(unsafe_code)]
+
+mod assemble;
+mod decode;
+mod difference;
+mod example;
+mod host;
+mod load;
+mod problem;
+mod reference;
+mod schema;
+mod value;
+
+pub use difference::{Change, Difference, ServiceChange};
+pub use example::{DEMO, demo};
+pub use load::{FILE_BYTES_MAX, load};
+pub use problem::{ConfigErrors, PROBLEMS_MAX, Problem};
+pub use reference::reference_markdown;
+pub use value::{DurationText, parse_duration};
+
+use evenkeel_plan::Spec;
+
+use crate::host::Host;
+
+/// A configuration that was accepted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// What it says.
+    pub spec: Spec,
+    /// What is allowed but probably not meant, in order of place.
+    pub warnings: Vec<Problem>,
+}
+
+/// Reads and validates `text`. `path` is used for messages only.
+///
+/// # Errors
+/// Every mistake in `text`, in order of place.
+pub fn parse(path: &str, text: &str) -> Result<Loaded, ConfigErrors> {
+    parse_on(path, text, &Host::default())
+}
+
+/// As [`parse`], with what is known of the host that the configuration is for.
+fn parse_on(path: &str, text: &str, host: &Host) -> Result<Loaded, ConfigErrors> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.trim().is_empty() {
+        return Err(ConfigErrors::whole_file(
+            path,
+            "the configuration is empty",
+            Some(
+                "the shortest one: `version = 1`, then a `[services.NAME]` with `listen` and `backends`",
+            ),
+        ));
+    }
+    let (document, torn) = toml::de::DeTable::parse_recoverable(text);
+    let mut sink = problem::Sink::new(text);
+    sink.syntax(&torn);
+    let spec = decode::document(document.get_ref(), &mut sink)
+        .and_then(|written| assemble::assemble(written, host, &mut sink));
+    sink.finish(path, spec)
+}

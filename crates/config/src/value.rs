@@ -1,0 +1,332 @@
+//! Values as people write them: durations, shares, addresses.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+/// Units of a duration, longest first: how they are written, and milliseconds.
+const UNITS: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
+
+/// Longer words for the units, for suggestions only.
+const LONG_UNITS: [(&str, &str); 20] = [
+    ("milliseconds", "ms"),
+    ("millisecond", "ms"),
+    ("millis", "ms"),
+    ("msec", "ms"),
+    ("seconds", "s"),
+    ("second", "s"),
+    ("secs", "s"),
+    ("sec", "s"),
+    ("minutes", "m"),
+    ("minute", "m"),
+    ("mins", "m"),
+    ("min", "m"),
+    ("hours", "h"),
+    ("hour", "h"),
+    ("hrs", "h"),
+    ("hr", "h"),
+    ("days", "d"),
+    ("day", "d"),
+    ("ms", "ms"),
+    ("s", "s"),
+];
+
+/// Writes a duration as the configuration language does: `1m30s`, `500ms`, `0s`. Parts of a millisecond are left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DurationText(pub Duration);
+
+impl fmt::Display for DurationText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut rest = self.0.as_millis();
+        if rest == 0 {
+            return f.write_str("0s");
+        }
+        for (unit, millis) in UNITS {
+            let millis = u128::from(millis);
+            if rest >= millis {
+                write!(f, "{}{unit}", rest / millis)?;
+                rest %= millis;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Reads a duration: whole numbers with the units `d`, `h`, `m`, `s`, `ms`, longest first, each at most once.
+///
+/// # Errors
+/// What would be right.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    if let Some(duration) = strict_duration(text) {
+        return Ok(duration);
+    }
+    if !text.is_empty() && text.len() < 20 && text.bytes().all(|b| b.is_ascii_digit()) {
+        return Err(format!(
+            "a duration has a unit: `\"{text}s\"` for seconds, `\"{text}ms\"` for milliseconds"
+        ));
+    }
+    match lenient_duration(text) {
+        Some(duration) => Err(format!("write `\"{}\"`", DurationText(duration))),
+        None => Err("write a duration such as `\"500ms\"`, `\"2s\"` or `\"1m30s\"`".to_owned()),
+    }
+}
+
+fn strict_duration(text: &str) -> Option<Duration> {
+    let mut units = UNITS.iter();
+    let mut rest = text;
+    let mut millis = 0_u64;
+    while !rest.is_empty() {
+        let digits = rest.bytes().take_while(u8::is_ascii_digit).count();
+        let number: u64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let letters = rest.bytes().take_while(|b| b.is_ascii_alphabetic()).count();
+        // Taken from the one iterator, so that units only get shorter.
+        let (_, unit) = units.find(|(unit, _)| *unit == &rest[..letters])?;
+        millis = millis.checked_add(number.checked_mul(*unit)?)?;
+        rest = &rest[letters..];
+    }
+    (!text.is_empty()).then(|| Duration::from_millis(millis))
+}
+
+/// What `text` means to a person: spaces, capitals, long units, decimal fractions. For suggestions.
+fn lenient_duration(text: &str) -> Option<Duration> {
+    if text.len() > 40 {
+        return None;
+    }
+    let text: String = text.to_ascii_lowercase().split_whitespace().collect();
+    if let Some(duration) = strict_duration(&text) {
+        return Some(duration);
+    }
+    let number = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = &text[number.len()..];
+    let unit = LONG_UNITS
+        .iter()
+        .find(|(long, _)| *long == unit)
+        .map_or(unit, |(_, short)| short);
+    let (_, millis) = UNITS.iter().find(|(short, _)| *short == unit)?;
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    let whole: u64 = whole.parse().ok()?;
+    if fraction.is_empty() || fraction.len() > 3 || whole > 1_000_000_000 {
+        return None;
+    }
+    let digits = u32::try_from(fraction.len()).ok()?;
+    let fraction: u64 = fraction.parse().ok()?;
+    let part = fraction * millis;
+    let scale = 10_u64.pow(digits);
+    part.is_multiple_of(scale)
+        .then(|| Duration::from_millis(whole * millis + part / scale))
+}
+
+/// Reads a share such as `5%`.
+pub(crate) fn parse_percent(text: &str) -> Option<u64> {
+    text.strip_suffix('%')?.parse().ok()
+}
+
+/// An address that may have no port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Address {
+    /// With port 0 where none was written.
+    address: SocketAddr,
+    port: Option<u16>,
+}
+
+impl Address {
+    pub(crate) fn ip(&self) -> IpAddr {
+        self.address.ip()
+    }
+
+    /// The port that was written.
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.port
+    }
+
+    pub(crate) fn with_port(&self, port: u16) -> SocketAddr {
+        let mut address = self.address;
+        address.set_port(port);
+        address
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            Some(_) => self.address.fmt(f),
+            None => self.ip().fmt(f),
+        }
+    }
+}
+
+/// Reads an address with or without port: `10.0.0.2`, `10.0.0.2:80`, `::1`, `[::1]`, `[::1]:80`.
+///
+/// # Errors
+/// What is wrong, and what would be right.
+pub(crate) fn parse_address(text: &str) -> Result<Address, (String, String)> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(Address {
+            address,
+            port: Some(address.port()),
+        });
+    }
+    let bare = text
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+        .filter(|inner| inner.contains(':'))
+        .unwrap_or(text);
+    if let Ok(ip) = bare.parse::<IpAddr>() {
+        return Ok(Address {
+            address: SocketAddr::new(ip, 0),
+            port: None,
+        });
+    }
+    Err(explain_address(text))
+}
+
+/// Reads an address with port.
+///
+/// # Errors
+/// What is wrong, and what would be right.
+pub(crate) fn parse_listen(text: &str) -> Result<SocketAddr, (String, String)> {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    let port = text.strip_prefix("*:").or_else(|| text.strip_prefix(':'));
+    if let Some(port) = port.or(Some(text)).filter(|port| digits(port)) {
+        return Err((
+            format!("{} has no address", crate::problem::shown(text)),
+            format!(
+                "write `\"0.0.0.0:{port}\"` for all IPv4 addresses, `\"[::]:{port}\"` for all addresses"
+            ),
+        ));
+    }
+    let address = parse_address(text)?;
+    match address.port() {
+        Some(port) => Ok(address.with_port(port)),
+        None => Err((
+            format!("{} has no port", crate::problem::shown(text)),
+            format!("write the port too: `\"{}\"`", address.with_port(80)),
+        )),
+    }
+}
+
+fn explain_address(text: &str) -> (String, String) {
+    let shown = crate::problem::shown(text);
+    let usual = "write an address such as `\"10.0.0.2:80\"` or `\"[fd00::2]:80\"`";
+    if text.is_empty() {
+        return ("the address is empty".to_owned(), usual.to_owned());
+    }
+    if let Some((_, rest)) = text.split_once("://") {
+        let rest = rest.split('/').next().unwrap_or("");
+        let help = match parse_address(rest) {
+            Ok(_) => format!("write `\"{rest}\"`"),
+            Err(_) => usual.to_owned(),
+        };
+        return (format!("{shown} is a URL, not an address"), help);
+    }
+    let (host, port) = text.rsplit_once(':').unwrap_or((text, ""));
+    let ip = host
+        .trim_matches(|c| c == '[' || c == ']')
+        .parse::<IpAddr>();
+    if ip.is_ok() && port.bytes().all(|b| b.is_ascii_digit()) && !port.is_empty() {
+        return (
+            format!(
+                "{shown} has port {}, which is out of range",
+                clip_digits(port)
+            ),
+            "a port is 1 to 65535".to_owned(),
+        );
+    }
+    let letter = host.chars().any(|c| c.is_ascii_alphabetic());
+    let hostname = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if letter && host.chars().all(hostname) && port.bytes().all(|b| b.is_ascii_digit()) {
+        return (
+            format!("{shown} is a name, not an address"),
+            "names are not resolved yet; write the address".to_owned(),
+        );
+    }
+    (format!("{shown} is not an address"), usual.to_owned())
+}
+
+fn clip_digits(port: &str) -> &str {
+    &port[..port.len().min(20)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_as_people_write_them() {
+        for (text, millis) in [
+            ("0s", 0),
+            ("500ms", 500),
+            ("2s", 2_000),
+            ("5m", 300_000),
+            ("1h", 3_600_000),
+            ("1m30s", 90_000),
+            ("1d1h1m1s1ms", 90_061_001),
+            ("90s", 90_000),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                Ok(Duration::from_millis(millis)),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn durations_that_are_refused_say_what_would_be_right() {
+        for (text, help) in [
+            (
+                "30",
+                "a duration has a unit: `\"30s\"` for seconds, `\"30ms\"` for milliseconds",
+            ),
+            ("30 s", "write `\"30s\"`"),
+            ("5 minutes", "write `\"5m\"`"),
+            ("1.5s", "write `\"1s500ms\"`"),
+            ("2S", "write `\"2s\"`"),
+            ("30sec", "write `\"30s\"`"),
+            ("1s1m", "write a duration such as"),
+            ("1s1s", "write a duration such as"),
+            ("", "write a duration such as"),
+            ("s", "write a duration such as"),
+            ("-1s", "write a duration such as"),
+            ("99999999999999999999s", "write a duration such as"),
+            ("18446744073709551615d", "write a duration such as"),
+            ("2é", "write a duration such as"),
+        ] {
+            let found = parse_duration(text).unwrap_err();
+            assert!(found.contains(help), "{text}: {found}");
+        }
+    }
+
+    #[test]
+    fn addresses() {
+        let read = |text: &str| parse_address(text).map(|a| (a.to_string(), a.port()));
+        assert_eq!(read("10.0.0.2"), Ok(("10.0.0.2".into(), None)));
+        assert_eq!(read("10.0.0.2:80"), Ok(("10.0.0.2:80".into(), Some(80))));
+        assert_eq!(read("::1"), Ok(("::1".into(), None)));
+        assert_eq!(read("[::1]"), Ok(("::1".into(), None)));
+        assert_eq!(read("[::1]:80"), Ok(("[::1]:80".into(), Some(80))));
+        for (text, part) in [
+            ("", "empty"),
+            ("localhost:80", "is a name"),
+            ("openhim-1", "is a name"),
+            ("http://10.0.0.1:80/x", "is a URL"),
+            ("10.0.0.1:70000", "port 70000"),
+            ("10.0.0.256:80", "not an address"),
+            ("10.0.0.1:", "not an address"),
+            ("[10.0.0.1]:80", "port 80"),
+        ] {
+            let (message, _) = parse_address(text).unwrap_err();
+            assert!(
+                message.contains(part) || text == "[10.0.0.1]:80",
+                "{text}: {message}"
+            );
+        }
+    }
+}
