@@ -15,7 +15,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use crate::problem::{Sink, Span, shown};
-use crate::schema::{KEYS, Key, Kind, SYNONYMS, Section};
+use crate::schema::{KEYS, Key, Kind, SYNONYMS, Section, WORD_SYNONYMS};
 use crate::value::{
     Address, DurationText, parse_address, parse_duration, parse_listen, parse_percent,
 };
@@ -429,7 +429,7 @@ fn named_pool(node: Node<'_>, sink: &mut Sink<'_>) -> Pool {
     let name = PoolName::new(node.label)
         .map_err(|error| bad_name(&node, "pool", error, sink))
         .ok();
-    let Some(fields) = node.fields(Section::Pool, "[pools.NAME]", sink) else {
+    let Some(fields) = node.fields(Section::Pool, sink) else {
         return Pool {
             name,
             label: node.label.to_owned(),
@@ -545,7 +545,7 @@ fn backend(node: &Node<'_>, sink: &mut Sink<'_>) -> Option<Backend> {
             },
         });
     }
-    let fields = node.fields(Section::Backend, "a table", sink)?;
+    let fields = node.fields(Section::Backend, sink)?;
     let name = fields.get("name").and_then(|node| {
         let text = node.text(sink, "\"openhim-1\"")?;
         match BackendName::new(text) {
@@ -686,7 +686,7 @@ fn check(fields: &Fields<'_>, sink: &mut Sink<'_>) -> Option<Check> {
             }
         }
         DeValue::Table(_) => {
-            let fields = node.fields(Section::Check, "a table", sink)?;
+            let fields = node.fields(Section::Check, sink)?;
             check_table(&fields, sink)
         }
         other => {
@@ -748,7 +748,7 @@ fn service(node: Node<'_>, sink: &mut Sink<'_>) -> Service {
         .ok();
     let empty = DeTable::new();
     let label = node.label.to_owned();
-    let (fields, readable) = match node.fields(Section::Service, "[services.NAME]", sink) {
+    let (fields, readable) = match node.fields(Section::Service, sink) {
         Some(fields) => (fields, true),
         None => (Fields::empty(&empty, Section::Service, &node.key), false),
     };
@@ -871,7 +871,7 @@ fn listener(
             backlog,
         });
     }
-    let fields = node.fields(Section::Listen, "a table", sink)?;
+    let fields = node.fields(Section::Listen, sink)?;
     let freebind = fields.boolean("freebind", Some(freebind), sink).value;
     let backlog = fields.integer("backlog", Some(backlog), sink).value;
     let Some(address_node) = fields.get("address") else {
@@ -979,7 +979,7 @@ impl<'a> Fields<'a> {
     }
 
     fn section(&self, name: &'static str, section: Section, sink: &mut Sink<'_>) -> Option<Self> {
-        self.get(name)?.fields(section, section.title(), sink)
+        self.get(name)?.fields(section, sink)
     }
 
     /// `default` in place of the table's.
@@ -1067,6 +1067,18 @@ impl<'a> Fields<'a> {
         let Some(node) = self.get(name) else {
             return default;
         };
+        if let DeValue::Integer(number) = node.value {
+            let message = format!(
+                "expected a share such as `{}`, found an integer",
+                key.example
+            );
+            node.error(
+                sink,
+                message,
+                format!("write `\"{}%\"`", shown(number.as_str()).trim_matches('`')),
+            );
+            return default;
+        }
         let Some(text) = node.text(sink, key.example) else {
             return default;
         };
@@ -1132,14 +1144,13 @@ impl<'a> Fields<'a> {
 
     fn unknown_key(&self, name: &Spanned<DeString<'_>>, value: &DeValue<'_>, sink: &mut Sink<'_>) {
         let key: &str = name.get_ref();
-        let mut message = format!("unknown key {}", shown(key));
-        if self.section == Section::Root {
-            if value.is_table() {
-                message = format!("unknown section `[{}]`", shown(key).trim_matches('`'));
+        let mut message = match (self.section, value) {
+            (Section::Root, DeValue::Table(_)) => {
+                format!("unknown section `[{}]`", shown(key).trim_matches('`'))
             }
-        } else {
-            message.push_str(&format!(" in {}", self.section.title()));
-        }
+            (Section::Root, _) => format!("unknown key {}", shown(key)),
+            _ => format!("unknown key {} in `{}`", shown(key), self.key),
+        };
         let help = match suggestion(self.section, key) {
             Suggestion::Name(name) => {
                 message.push_str(&format!("; did you mean `{name}`?"));
@@ -1199,9 +1210,9 @@ impl<'a> Node<'a> {
         }
     }
 
-    fn fields(&self, section: Section, shape: &str, sink: &mut Sink<'_>) -> Option<Fields<'a>> {
+    fn fields(&self, section: Section, sink: &mut Sink<'_>) -> Option<Fields<'a>> {
         let Some(table) = self.value.as_table() else {
-            let message = format!("expected {shape}, found {}", article(self.value));
+            let message = format!("expected a table, found {}", article(self.value));
             let names: Vec<_> = section
                 .keys()
                 .map(|key| format!("`{}`", key.name))
@@ -1305,8 +1316,7 @@ fn suggestion(section: Section, key: &str) -> Suggestion {
     if let Some(name) = nearest(key, names()) {
         return Suggestion::Name(name);
     }
-    let other = synonym.or_else(|| nearest(key, KEYS.iter().map(|key| key.name)));
-    match other {
+    match synonym {
         Some(name) => Suggestion::Elsewhere(name, elsewhere(name)),
         None => Suggestion::None,
     }
@@ -1322,21 +1332,29 @@ pub(crate) fn nearest<'a>(
         return None;
     }
     let word = word.to_lowercase();
+    let distance = |candidate: &str| {
+        let candidate = candidate.to_lowercase();
+        let shorter = length.min(candidate.len());
+        let distance = strsim::osa_distance(&word, &candidate);
+        let extended =
+            shorter >= 3 && (word.starts_with(&candidate) || candidate.starts_with(&word));
+        let close = distance <= (shorter / 3).max(1) || extended;
+        // Of equals the one with the same first letter: `wr` is `wrr` and not `rr`.
+        close.then(|| (distance, word.chars().next() != candidate.chars().next()))
+    };
     candidates
-        .map(|candidate| {
-            (
-                strsim::osa_distance(&word, &candidate.to_lowercase()),
-                candidate,
-            )
-        })
-        .filter(|(distance, candidate)| *distance <= (length.min(candidate.len()) / 3).max(1))
+        .filter_map(|candidate| Some((distance(candidate)?, candidate)))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 
 fn unknown_word(node: &Node<'_>, what: &str, text: &str, words: &[&str], sink: &mut Sink<'_>) {
     let mut message = format!("unknown {what} {}", shown(text));
-    if let Some(word) = nearest(text, words.iter().copied()) {
+    let synonym = WORD_SYNONYMS
+        .iter()
+        .find(|(theirs, ours)| text.eq_ignore_ascii_case(theirs) && words.contains(ours))
+        .map(|(_, ours)| *ours);
+    if let Some(word) = synonym.or_else(|| nearest(text, words.iter().copied())) {
         message.push_str(&format!("; did you mean `{word}`?"));
     }
     let known: Vec<_> = words.iter().map(|word| format!("`\"{word}\"`")).collect();

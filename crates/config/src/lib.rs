@@ -72,3 +72,31 @@ fn parse_on(path: &str, text: &str, host: &Host) -> Result<Loaded, ConfigErrors>
         .and_then(|written| assemble::assemble(written, host, &mut sink));
     sink.finish(path, spec)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_port_that_outgoing_connections_may_hold_is_warned_of() {
+        let text = "version = 1\n[services.s]\nlisten = [\"127.0.0.1:40000\", \"127.0.0.1:40001\", \"127.0.0.1:80\", \
+                    \"127.0.0.1:0\"]\nbackends = [\"10.0.0.2:80\"]";
+        let host = Host {
+            ephemeral: Some(32_768..=60_999),
+            reserved: vec![40_001..=40_001],
+        };
+        let warnings = parse_on("x", text, &host).unwrap().warnings;
+        let found: Vec<_> = warnings
+            .iter()
+            .map(|w| (w.line, w.column, &*w.message))
+            .collect();
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert_eq!((found[0].0, found[0].1), (3, 11));
+        assert!(
+            found[0]
+                .2
+                .starts_with("port 40000 is one that the kernel gives")
+        );
+        assert_eq!(parse("x", text).unwrap().warnings, []);
+    }
+}

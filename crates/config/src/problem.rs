@@ -320,21 +320,38 @@ impl<'a> Sink<'a> {
 
     /// The TOML reader's message, and what would be right.
     fn plain_words(&self, message: &str, span: Span) -> (String, String) {
-        let text = self.text.get(span.start..span.end).unwrap_or("");
-        let help = match message.split(',').next().unwrap_or("") {
+        let text = self.text.get(span.start..span.end).unwrap_or("").trim();
+        let (message, expected) = match message.split_once(", ") {
+            Some((message, expected)) => (message, format!(", {expected}")),
+            None => (message, String::new()),
+        };
+        let help = match message {
             "duplicate key" => {
                 let message = format!("duplicate key {}", shown(text));
                 let help = "each key and each table is written once; remove or rename one of them";
                 return (message, help.to_owned());
             }
-            "string values must be quoted" => format!("write `\"{}\"`", clipped(text.trim())),
+            "string values must be quoted" if text.is_empty() => {
+                let help = "write a value after the `=`, or remove the line";
+                return ("missing value".to_owned(), help.to_owned());
+            }
+            "string values must be quoted" => {
+                let word = text.to_ascii_lowercase();
+                let help = match word.as_str() {
+                    "yes" | "on" | "true" | "no" | "off" | "false" => {
+                        "write `true` or `false`".to_owned()
+                    }
+                    _ => format!("write `\"{}\"`", clipped(text)),
+                };
+                return (message.to_owned(), help);
+            }
             "key with no value" | "missing value for key" | "missing value" => {
                 "write `key = value`".to_owned()
             }
             "unexpected key or value" => "one `key = value` a line".to_owned(),
             _ => String::new(),
         };
-        (message.to_owned(), help)
+        (format!("{message}{expected}"), help)
     }
 }
 
@@ -394,6 +411,9 @@ fn floor_char(text: &str, offset: usize) -> usize {
 
 /// `text` in backquotes for a message, clipped, control characters escaped.
 pub(crate) fn shown(text: &str) -> String {
+    if text.is_empty() {
+        return "the empty text".to_owned();
+    }
     format!("`{}`", clipped(text))
 }
 

@@ -49,7 +49,7 @@ impl Section {
             Self::Watchdog => "[watchdog]",
             Self::Pool => "[pools.NAME]",
             Self::Backend => "an entry of backends",
-            Self::Check => "[pools.NAME.check]",
+            Self::Check => "[pools.NAME.check] or [services.NAME.check]",
             Self::Service => "[services.NAME]",
             Self::Listen => "an entry of listen",
             Self::Connect => "[services.NAME.connect]",
@@ -73,7 +73,7 @@ impl Section {
                  the address alone."
             }
             Self::Check => {
-                "The health check of a pool, or with `[services.NAME.check]` of the backends written in a service. \
+                "The health check of a pool, or of the backends written in a service. \
                  Short forms: `check = \"tcp\"` and `check = \"none\"`."
             }
             Self::Service => {
@@ -308,7 +308,156 @@ pub(crate) const SYNONYMS: &[(&str, &str)] = &[
     ("host", "address"),
     ("lb_policy", "scheduler"),
     ("method", "scheduler"),
+    ("redispatch", "attempts"),
+    ("retries", "attempts"),
     ("server", "backends"),
     ("servers", "backends"),
     ("upstream", "pool"),
 ];
+
+/// What other programs call a word of ours.
+pub(crate) const WORD_SYNONYMS: &[(&str, &str)] = &[
+    ("round-robin", "rr"),
+    ("round_robin", "rr"),
+    ("roundrobin", "rr"),
+    ("weighted", "wrr"),
+    ("weighted-round-robin", "wrr"),
+    ("weighted_round_robin", "wrr"),
+    ("critical", "error"),
+    ("notice", "info"),
+    ("trace", "debug"),
+    ("verbose", "debug"),
+    ("text", "human"),
+    ("off", "none"),
+];
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_plan::{ConnectSpec, Globals, ListenerSpec, LogFormat, LogLevel};
+
+    use super::*;
+    use crate::parse;
+
+    /// A configuration in which `line` is the only thing of interest.
+    fn around(section: Section, line: &str) -> String {
+        let service = "[services.s]\nlisten = \"127.0.0.1:8000\"\nbackends = [\"10.0.0.9:80\"]\n";
+        let pools = "[pools.p]\nbackends = [\"10.0.0.2:80\"]\n[pools.openhim]\nbackends = [\"10.0.0.2:80\"]\n";
+        let listen = if line.starts_with("address") {
+            ""
+        } else {
+            "address = \"127.0.0.1:8001\", "
+        };
+        let backend = if line.starts_with("address") {
+            ""
+        } else {
+            "address = \"127.0.0.1:8001\", "
+        };
+        match section {
+            Section::Root if line.starts_with("version") => format!("{line}\n{service}"),
+            Section::Root if line.starts_with("services") => format!("version = 1\n{line}\n"),
+            Section::Root if line.starts_with("pools") => format!("version = 1\n{line}\n{service}"),
+            Section::Root => format!("version = 1\n{line}\n{service}{pools}"),
+            Section::Pool => {
+                let backends = if line.starts_with("backends") {
+                    ""
+                } else {
+                    "backends = [\"10.0.0.2:80\"]\n"
+                };
+                format!("version = 1\n{service}[pools.q]\n{backends}{line}\n")
+            }
+            Section::Service => {
+                let listen = if line.starts_with("listen") {
+                    ""
+                } else {
+                    "listen = \"127.0.0.1:8001\"\n"
+                };
+                let backends = match line.starts_with("pool ") || line.starts_with("backends") {
+                    true => "",
+                    false => "backends = [\"10.0.0.2:80\"]\n",
+                };
+                format!("version = 1\n{service}{pools}[services.t]\n{listen}{backends}{line}\n")
+            }
+            Section::Backend => format!(
+                "version = 1\n{service}[pools.q]\nbackends = [\"10.0.0.3:80\", {{ {backend}{line} }}]\n"
+            ),
+            Section::Check => format!(
+                "version = 1\n{service}[pools.q]\nbackends = [\"10.0.0.2:80\"]\n[pools.q.check]\n{line}\n"
+            ),
+            Section::Listen => format!(
+                "version = 1\n{service}[services.t]\nbackends = [\"10.0.0.2:80\"]\nlisten = [{{ {listen}{line} }}]\n"
+            ),
+            Section::Connect => format!("version = 1\n{service}[services.s.connect]\n{line}\n"),
+            Section::Metrics if line.starts_with("public") => {
+                format!("version = 1\n{service}[metrics]\nlisten = \"127.0.0.1:1\"\n{line}\n")
+            }
+            section => format!("version = 1\n{service}{}\n{line}\n", section.title()),
+        }
+    }
+
+    #[test]
+    fn every_key_is_read_its_example_accepted_and_a_wrong_type_refused() {
+        for key in KEYS {
+            let text = around(key.section, &format!("{} = {}", key.name, key.example));
+            if let Err(errors) = parse("x", &text) {
+                panic!("{key:?}\n{text}\n{errors}");
+            }
+            // Nothing is a date: a key that is read refuses it, at its value.
+            let text = around(key.section, &format!("{} = 1979-05-27", key.name));
+            let errors = parse("x", &text).expect_err(key.name);
+            let line = text.lines().position(|line| line.contains("1979")).unwrap();
+            let found = errors.problems().iter().any(|problem| {
+                problem.line == line + 1 && problem.message.contains("found a date")
+            });
+            assert!(found, "{key:?}\n{text}\n{errors}");
+        }
+    }
+
+    #[test]
+    fn every_key_is_in_the_reference_page() {
+        let page = crate::reference_markdown();
+        for section in Section::ALL {
+            assert!(page.contains(section.help()), "{section:?}");
+        }
+        for key in KEYS {
+            let row = page.lines().find(|line| {
+                line.starts_with(&format!("| `{}` |", key.name)) && line.contains(key.help)
+            });
+            let row = row.unwrap_or_else(|| panic!("{key:?}"));
+            // A bar within a cell would start a new one.
+            assert_eq!(row.matches('|').count(), 8, "{row}");
+        }
+    }
+
+    #[test]
+    fn names_are_unique_in_their_section() {
+        for section in Section::ALL {
+            let mut names: Vec<_> = section.keys().map(|key| key.name).collect();
+            names.sort_unstable();
+            names.dedup();
+            assert_eq!(names.len(), section.keys().count(), "{section:?}");
+        }
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_plan() {
+        let text = "version = 1\n[services.s]\nlisten = \"127.0.0.1:8000\"\nbackends = [\"10.0.0.2:80\"]\n\
+                    connect = {}\n[drain]\n[log]\n[limits]\n[watchdog]\n[metrics]\n";
+        let loaded = parse("x", text).unwrap();
+        let globals = Globals::default();
+        assert_eq!(globals.log.level, LogLevel::Info);
+        assert_eq!(globals.log.format, LogFormat::Human);
+        assert_eq!(loaded.spec.globals, globals);
+        let service = &loaded.spec.services[0];
+        assert_eq!(service.connect, ConnectSpec::default());
+        let address = "127.0.0.1:8000".parse().unwrap();
+        let listener = ListenerSpec {
+            address,
+            freebind: false,
+            backlog: 4_096,
+        };
+        assert_eq!(service.listeners, [listener]);
+        let check = service.backends[0].check.unwrap();
+        assert_eq!((check.interval, check.timeout), (s(2), s(1)));
+        assert_eq!((check.rise, check.fall, check.jitter_percent), (2, 3, 5));
+    }
+}
