@@ -1,0 +1,23 @@
+//! Log records and formats, and the channel that carries whole lines between processes.
+//!
+//! ```text
+//! worker 0  --tracing--> Lines --packet--> [line channel] --\
+//! worker 1  --tracing--> Lines --packet--> [line channel] ---+--> Writer (a thread) --> standard error
+//! monitor   --tracing--> Lines --packet--> [line channel] --/
+//! ```
+//!
+//! * One packet a line: it leaves at once, and is written whole or not at all.
+//! * A full channel drops the line and counts it; no caller ever waits.
+//! * Whoever holds both ends of a channel keeps what is in it while its writer is started again.
+#![forbid(unsafe_code)]
+
+mod channel;
+mod subscriber;
+mod text;
+mod time;
+mod writer;
+
+pub use channel::{channel, drain_to_stderr};
+pub use subscriber::{init, init_stderr, set_spec};
+pub use text::LINE_BYTES_MAX;
+pub use writer::{Receiver, Writer, stderr};
