@@ -6,7 +6,7 @@
 //!            +----------------------+---- found problems --------------+--> ConfigErrors | warnings
 //! ```
 //!
-//! * [`schema`] is the one table of keys: the decoder takes names, ranges and defaults from it, and so does the
+//! * `schema` is the one table of keys: the decoder takes names, ranges and defaults from it, and so does the
 //!   reference page.
 //! * Decoding looks at one value at a time, assembling at what must fit together (ports, pools, overlaps).
 //! * A value that could not be read is reported once; whatever depends on it is not reported again.
@@ -23,6 +23,7 @@ mod load;
 mod problem;
 mod reference;
 mod schema;
+mod syntax;
 mod value;
 
 pub use difference::{Change, Difference, ServiceChange};
@@ -33,8 +34,10 @@ pub use reference::reference_markdown;
 pub use value::{DurationText, parse_duration};
 
 use evenkeel_plan::Spec;
+use toml::de::DeTable;
 
 use crate::host::Host;
+use crate::problem::Sink;
 
 /// A configuration that was accepted.
 #[derive(Clone, Debug, PartialEq)]
@@ -65,9 +68,14 @@ fn parse_on(path: &str, text: &str, host: &Host) -> Result<Loaded, ConfigErrors>
             ),
         ));
     }
-    let (document, torn) = toml::de::DeTable::parse_recoverable(text);
-    let mut sink = problem::Sink::new(text);
-    sink.syntax(&torn);
+    let (document, errors) = DeTable::parse_recoverable(text);
+    let (found, repaired) = syntax::find(text, &errors);
+    let document = match &repaired {
+        Some(repaired) => DeTable::parse_recoverable(&repaired.text).0,
+        None => document,
+    };
+    let mut sink = Sink::new(text);
+    sink.syntax(&found, repaired.as_ref());
     let spec = decode::document(document.get_ref(), &mut sink)
         .and_then(|written| assemble::assemble(written, host, &mut sink));
     sink.finish(path, spec)

@@ -2,10 +2,11 @@
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use crate::host::Host;
-use crate::problem::ConfigErrors;
+use crate::problem::{ConfigErrors, Problem};
 use crate::{Loaded, parse_on};
 
 /// Largest file that is read.
@@ -17,9 +18,18 @@ pub const FILE_BYTES_MAX: u64 = 16 << 20;
 /// The file cannot be read, or every mistake in it.
 pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
     let name = path.display().to_string();
-    let bytes = read(path, &name)?;
+    let (bytes, anyone_writes) = read(path, &name)?;
     match std::str::from_utf8(&bytes) {
-        Ok(text) => parse_on(&name, text, &Host::read()),
+        Ok(text) => {
+            let mut loaded = parse_on(&name, text, &Host::read())?;
+            if anyone_writes {
+                let message = "every user of this host can change the configuration";
+                let help = "`chmod o-w` it";
+                let warning = Problem::whole_file(&name, message, Some(help));
+                loaded.warnings.insert(0, warning);
+            }
+            Ok(loaded)
+        }
         Err(error) => {
             let text = String::from_utf8_lossy(&bytes);
             let offset = error.valid_up_to();
@@ -32,7 +42,8 @@ pub fn load(path: &Path) -> Result<Loaded, ConfigErrors> {
     }
 }
 
-fn read(path: &Path, name: &str) -> Result<Vec<u8>, ConfigErrors> {
+/// The content, and whether every user may write to it.
+fn read(path: &Path, name: &str) -> Result<(Vec<u8>, bool), ConfigErrors> {
     let failed = |error: &std::io::Error| {
         let help = match error.kind() {
             ErrorKind::NotFound => Some("name the file, or create it"),
@@ -70,5 +81,6 @@ fn read(path: &Path, name: &str) -> Result<Vec<u8>, ConfigErrors> {
             Some("is this the right file?"),
         ));
     }
-    Ok(bytes)
+    let anyone_writes = metadata.is_file() && metadata.permissions().mode() & 0o002 != 0;
+    Ok((bytes, anyone_writes))
 }

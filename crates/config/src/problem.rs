@@ -12,6 +12,7 @@ use miette::{
 use serde::Serialize;
 
 use crate::Loaded;
+use crate::syntax::{self, Repaired, Syntax};
 
 /// More problems than this are counted, not listed.
 pub const PROBLEMS_MAX: usize = 1_000;
@@ -37,6 +38,20 @@ pub struct Problem {
     pub message: String,
     /// What would be right.
     pub help: Option<String>,
+}
+
+impl Problem {
+    /// A problem with the file as a whole.
+    pub(crate) fn whole_file(path: &str, message: impl Into<String>, help: Option<&str>) -> Self {
+        Self {
+            path: path.to_owned(),
+            line: 0,
+            column: 0,
+            key: String::new(),
+            message: message.into(),
+            help: help.map(str::to_owned),
+        }
+    }
 }
 
 impl fmt::Display for Problem {
@@ -69,16 +84,8 @@ pub struct ConfigErrors {
 impl ConfigErrors {
     /// A problem with the file as a whole.
     pub(crate) fn whole_file(path: &str, message: impl Into<String>, help: Option<&str>) -> Self {
-        let problem = Problem {
-            path: path.to_owned(),
-            line: 0,
-            column: 0,
-            key: String::new(),
-            message: message.into(),
-            help: help.map(str::to_owned),
-        };
         Self {
-            problems: vec![problem],
+            problems: vec![Problem::whole_file(path, message, help)],
             excerpts: vec![None],
             omitted: 0,
         }
@@ -127,10 +134,9 @@ impl ConfigErrors {
             if handler.render_report(&mut report, &view).is_err() {
                 report.push_str(&problem.to_string());
             }
-            while report.ends_with('\n') {
-                report.pop();
-            }
-            report.push('\n');
+            let end = report.trim_end_matches('\n').len();
+            report.truncate(end);
+            report.push_str("\n\n");
         }
         let count = self.problems.len() + self.omitted;
         if self.omitted > 0 {
@@ -181,6 +187,8 @@ impl From<Range<usize>> for Span {
 #[derive(Debug)]
 pub(crate) struct Sink<'a> {
     text: &'a str,
+    /// Spans are of this copy.
+    repaired: Option<&'a Repaired>,
     /// First byte of each line.
     lines: Vec<usize>,
     errors: Vec<Found>,
@@ -207,6 +215,7 @@ impl<'a> Sink<'a> {
             .collect();
         Self {
             text,
+            repaired: None,
             lines,
             errors: Vec::new(),
             warnings: Vec::new(),
@@ -215,23 +224,15 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Takes the syntax errors.
-    pub(crate) fn syntax(&mut self, errors: &[toml::de::Error]) {
-        for error in errors {
-            let mut span: Span = error.span().unwrap_or_default().into();
-            // "Unclosed" and the like point behind the last token, which may be the line after.
-            while span.start > 0
-                && span.start == self.text.len()
-                && self.text[..span.start].ends_with('\n')
-            {
-                span.start = self.text[..span.start].trim_end().len();
-            }
-            let (message, help) = self.plain_words(error.message(), span);
-            if message.starts_with("duplicate") {
-                // Both are in the tables or the second is left out: everything else still is as written.
-            } else {
+    /// Takes the syntax errors, and the copy that the tables were read from where that is not the text itself.
+    pub(crate) fn syntax(&mut self, found: &[Syntax], repaired: Option<&'a Repaired>) {
+        self.repaired = repaired;
+        for syntax in found {
+            let (span, message, help) = syntax::explain(self.text, syntax);
+            // With a duplicate both are in the tables or the second is left out: everything else still is as written.
+            if !message.starts_with("duplicate") {
                 self.torn = true;
-                self.torn_lines.insert(self.line(span));
+                self.torn_lines.insert(self.line_as_written(span));
             }
             self.errors.push(Found {
                 span,
@@ -250,7 +251,9 @@ impl<'a> Sink<'a> {
         message: impl Into<String>,
         help: impl Into<String>,
     ) {
-        if !self.follows(span) {
+        let span = self.as_written(span);
+        let follows = self.torn && self.torn_lines.contains(&self.line_as_written(span));
+        if !follows {
             self.errors.push(Found {
                 span,
                 message: message.into(),
@@ -282,7 +285,7 @@ impl<'a> Sink<'a> {
         help: impl Into<String>,
     ) {
         self.warnings.push(Found {
-            span,
+            span: self.as_written(span),
             message: message.into(),
             key: key.to_owned(),
             help: help.into(),
@@ -291,7 +294,7 @@ impl<'a> Sink<'a> {
 
     /// 1-based line of `span`, for messages that point at a second place.
     pub(crate) fn line(&self, span: Span) -> usize {
-        self.lines.partition_point(|&start| start <= span.start)
+        self.line_as_written(self.as_written(span))
     }
 
     /// The outcome: `spec` and warnings when there was no error.
@@ -313,45 +316,13 @@ impl<'a> Sink<'a> {
         }
     }
 
-    /// Whether something found at `span` follows from a syntax error.
-    fn follows(&self, span: Span) -> bool {
-        self.torn && self.torn_lines.contains(&self.line(span))
+    fn as_written(&self, span: Span) -> Span {
+        self.repaired
+            .map_or(span, |repaired| repaired.original(span))
     }
 
-    /// The TOML reader's message, and what would be right.
-    fn plain_words(&self, message: &str, span: Span) -> (String, String) {
-        let text = self.text.get(span.start..span.end).unwrap_or("").trim();
-        let (message, expected) = match message.split_once(", ") {
-            Some((message, expected)) => (message, format!(", {expected}")),
-            None => (message, String::new()),
-        };
-        let help = match message {
-            "duplicate key" => {
-                let message = format!("duplicate key {}", shown(text));
-                let help = "each key and each table is written once; remove or rename one of them";
-                return (message, help.to_owned());
-            }
-            "string values must be quoted" if text.is_empty() => {
-                let help = "write a value after the `=`, or remove the line";
-                return ("missing value".to_owned(), help.to_owned());
-            }
-            "string values must be quoted" => {
-                let word = text.to_ascii_lowercase();
-                let help = match word.as_str() {
-                    "yes" | "on" | "true" | "no" | "off" | "false" => {
-                        "write `true` or `false`".to_owned()
-                    }
-                    _ => format!("write `\"{}\"`", clipped(text)),
-                };
-                return (message.to_owned(), help);
-            }
-            "key with no value" | "missing value for key" | "missing value" => {
-                "write `key = value`".to_owned()
-            }
-            "unexpected key or value" => "one `key = value` a line".to_owned(),
-            _ => String::new(),
-        };
-        (format!("{message}{expected}"), help)
+    fn line_as_written(&self, span: Span) -> usize {
+        self.lines.partition_point(|&start| start <= span.start)
     }
 }
 
@@ -417,7 +388,7 @@ pub(crate) fn shown(text: &str) -> String {
     format!("`{}`", clipped(text))
 }
 
-fn clipped(text: &str) -> String {
+pub(crate) fn clipped(text: &str) -> String {
     let mut out = String::new();
     for (index, c) in text.chars().enumerate() {
         if index == SHOWN_CHARS_MAX {

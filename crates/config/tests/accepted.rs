@@ -1,4 +1,9 @@
 //! What is accepted, and what it comes to: examples, short forms, ports, names, warnings.
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests, which clippy takes for production code"
+)]
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -361,6 +366,22 @@ fn files_that_cannot_be_read() {
     }
     let bom = write("good.toml", "\u{feff}version = 1\nworkers = 0\n".as_bytes());
     assert_eq!(load(&bom).unwrap_err().problems()[0].line, 2);
+    let open = write("open.toml", b"version = 1\n");
+    let mode = |mode| std::os::unix::fs::PermissionsExt::from_mode(mode);
+    std::fs::set_permissions(&open, mode(0o666)).unwrap();
+    let warning = &load(&open).unwrap().warnings[0];
+    assert!(
+        warning
+            .to_string()
+            .ends_with("change the configuration (`chmod o-w` it)"),
+        "{warning}"
+    );
+    std::fs::set_permissions(&open, mode(0o644)).unwrap();
+    assert_eq!(
+        load(&open).unwrap().warnings.len(),
+        1,
+        "only that there are no services"
+    );
     std::fs::remove_dir_all(&directory).unwrap();
 }
 

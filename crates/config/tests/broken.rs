@@ -3,6 +3,10 @@
 //!
 //! After a deliberate change of a message: `UPDATE_EXPECT=1 cargo test -p evenkeel-config --test broken`, then read the
 //! difference.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests, which clippy takes for production code"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

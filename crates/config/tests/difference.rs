@@ -1,4 +1,9 @@
 //! The difference of two configurations, as it is printed.
+#![expect(
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "helpers of tests, which clippy takes for production code"
+)]
 
 use evenkeel_config::{Difference, parse};
 use evenkeel_plan::Spec;
