@@ -8,7 +8,7 @@
 //!
 //! * `schema` is the one table of keys: the decoder takes names, ranges and defaults from it, and so does the
 //!   reference page.
-//! * Decoding looks at one value at a time, assembling at what must fit together (ports, pools, overlaps).
+//! * `decode` looks at one value at a time, `assemble` at what must fit together (ports, pools, overlaps).
 //! * A value that could not be read is reported once; whatever depends on it is not reported again.
 //!
 //! Called by the supervisor (start, reload) and by the commands `check` and `demo`.
@@ -18,13 +18,17 @@ mod assemble;
 mod decode;
 mod difference;
 mod example;
+mod fields;
 mod host;
 mod load;
+mod own;
 mod problem;
 mod reference;
 mod schema;
+mod suggest;
 mod syntax;
 mod value;
+mod written;
 
 pub use difference::{Change, Difference, ServiceChange};
 pub use example::{DEMO, demo};
