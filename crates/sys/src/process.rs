@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command, Stdio};
 
@@ -76,6 +76,37 @@ pub fn inherited_socket() -> io::Result<OwnedFd> {
     let null = std::fs::File::open("/dev/null")?;
     rustix::stdio::dup2_stdin(&null)?;
     Ok(socket)
+}
+
+/// Lets the process that `command` starts find `descriptors` at 3, 4 and so on, as socket activation has it
+/// (sd_listen_fds(3)). The same numbers of this process are not touched, and nothing is left open to other children.
+///
+/// A command that cannot be executed may be reported as started, and ends at once: the pipe on which the child would say
+/// so can have one of these numbers.
+///
+/// # Errors
+/// When no descriptor is left.
+pub fn pass_descriptors(command: &mut Command, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+    const FIRST: i32 = 3;
+    let count = i32::try_from(descriptors.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // Copies beyond the range that is written to, so that no source is overwritten before its turn.
+    let sources: Vec<OwnedFd> = descriptors
+        .iter()
+        .map(|fd| rustix::io::fcntl_dupfd_cloexec(fd, FIRST + count))
+        .collect::<Result<_, _>>()?;
+    let place = move || {
+        for (source, target) in sources.iter().zip(FIRST..) {
+            // SAFETY: no descriptor of this address space that somebody owns is closed: `target` is one of the child's own
+            // table, which ends with the exec. The call is async-signal-safe and allocates nothing.
+            if unsafe { libc::dup2(source.as_raw_fd(), target) } < 0 {
+                return Err(io::Error::last_os_error());
+            }
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec `place` only calls dup2, which is async-signal-safe, and reads its own captured list.
+    unsafe { command.pre_exec(place) };
+    Ok(())
 }
 
 /// How the child behind `pidfd` ended; `None` while it runs. Reaps it.
@@ -276,5 +307,19 @@ mod tests {
         assert_eq!(user("root").unwrap().unwrap().uid, 0);
         assert_eq!(user("0").unwrap().unwrap().name, "root");
         assert_eq!(user("no-such-user-here").unwrap(), None);
+    }
+
+    #[test]
+    fn passed_descriptors_lie_at_three_and_up_whatever_their_numbers_are_here() {
+        let (a, b) = crate::packet::pair().unwrap();
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "echo one >&4; echo two >&3"]);
+        pass_descriptors(&mut command, &[a.as_fd(), b.as_fd()]).unwrap();
+        assert!(command.status().unwrap().success());
+        let mut buffer = [0; 16];
+        let (length, _) = crate::packet::receive(a.as_fd(), &mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"one\n");
+        let (length, _) = crate::packet::receive(b.as_fd(), &mut buffer).unwrap();
+        assert_eq!(&buffer[..length], b"two\n");
     }
 }
