@@ -1,0 +1,32 @@
+//! The real daemon under test: its process, its backends, its clients, its service manager.
+//!
+//! Everything blocks and everything has a deadline: a test that waits says for what ([`eventually`]) and fails with those
+//! words. Nothing here sleeps for a time that somebody guessed.
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::panic,
+    clippy::missing_panics_doc,
+    reason = "a test stops at the first surprise"
+)]
+
+mod backend;
+pub mod client;
+mod config;
+mod daemon;
+mod dir;
+mod load;
+pub mod proc;
+pub mod prometheus;
+mod service_manager;
+mod wait;
+
+pub use backend::{Backend, Blackhole, Mode};
+pub use client::{Failure, one_shot};
+pub use config::{Config, Service};
+pub use daemon::{Builder, Daemon};
+pub use dir::TempDir;
+pub use load::{Load, LoadReport};
+pub use prometheus::{Metrics, ScrapeReport, Scraper};
+pub use rustix::process::Signal;
+pub use service_manager::{Notice, ServiceManager};
+pub use wait::{eventually, pause_until, throughout};
