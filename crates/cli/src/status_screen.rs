@@ -1,0 +1,391 @@
+//! A status as a page for a person at three in the morning: first what is wrong, in words, then the figures.
+
+use std::time::Duration;
+
+use evenkeel_control::operator::{BackendStatus, ServiceStatus, Status, WorkerStatus};
+
+use crate::output::Paint;
+use crate::text::{self, Cell, Tone, one_line};
+
+/// Longest reason, answer or message that is shown.
+const WORDS_CHARS_MAX: usize = 60;
+
+/// Verdicts older than this are worth a word: the monitor turns many times a second.
+const VERDICT_AGE_MAX: Duration = Duration::from_secs(5);
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Finding {
+    /// Clients notice it now.
+    urgent: bool,
+    words: String,
+}
+
+/// The whole page.
+pub(crate) fn render(status: &Status, now_unix: u64, paint: Paint) -> String {
+    let mut page = String::new();
+    page.push_str(&head(status, now_unix, paint));
+    page.push('\n');
+    page.push_str(&daemon(status, now_unix));
+    page.push('\n');
+    page.push_str(&text::table("", &worker_rows(&status.workers), paint));
+    for service in &status.services {
+        page.push('\n');
+        page.push_str(&service_head(service, paint));
+        page.push_str(&text::table(
+            "  ",
+            &backend_rows(&service.backends, now_unix),
+            paint,
+        ));
+    }
+    page
+}
+
+/// Backends that are eligible.
+pub(crate) fn backends_up(service: &ServiceStatus) -> usize {
+    let backends = service.backends.iter();
+    backends.filter(|backend| takes_work(backend)).count()
+}
+
+/// How good a state of a worker or a backend is.
+pub(crate) fn tone_of(state: &str) -> Tone {
+    match state {
+        "up" | "live" => Tone::Good,
+        "down" | "backing-off" => Tone::Bad,
+        "starting" | "late" | "retiring" => Tone::Doubtful,
+        _ => Tone::Plain,
+    }
+}
+
+fn takes_work(backend: &BackendStatus) -> bool {
+    matches!(backend.state.as_str(), "up" | "unchecked") && backend.weight > 0
+}
+
+/// What is wrong; or, in one line, that nothing is.
+fn head(status: &Status, now_unix: u64, paint: Paint) -> String {
+    let findings = findings(status, now_unix);
+    if findings.is_empty() {
+        let backends: usize = status.services.iter().map(backends_up).sum();
+        return format!(
+            "{} {} serving, {} up, {} live\n",
+            paint.green("ALL IS WELL:"),
+            text::count(status.services.len() as u64, "service"),
+            text::count(backends as u64, "backend"),
+            text::count(status.workers.len() as u64, "worker"),
+        );
+    }
+    let urgent = findings.iter().any(|finding| finding.urgent);
+    let mut lines = if urgent {
+        format!("{}\n", paint.red("CLIENTS ARE AFFECTED"))
+    } else {
+        format!("{}\n", paint.yellow("CLIENTS ARE SERVED, BUT"))
+    };
+    for finding in findings {
+        let words = if finding.urgent {
+            paint.red(&finding.words)
+        } else {
+            paint.yellow(&finding.words)
+        };
+        lines.push_str(&format!("  * {words}\n"));
+    }
+    lines
+}
+
+/// Everything that deserves attention, the urgent first.
+fn findings(status: &Status, now_unix: u64) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut tell = |urgent, words| found.push(Finding { urgent, words });
+    match status.phase.as_str() {
+        "running" => {}
+        "draining" => tell(
+            true,
+            "the daemon is draining: no new connections, it ends when the last one has".to_owned(),
+        ),
+        "delaying" => tell(
+            false,
+            "the daemon is about to stop: it still accepts, then it drains".to_owned(),
+        ),
+        phase => tell(true, format!("the daemon is {phase}")),
+    }
+    for service in &status.services {
+        service_findings(service, now_unix, &mut tell);
+    }
+    let live = status.workers.iter().filter(|w| w.state == "live").count();
+    if live == 0 && status.phase == "running" {
+        tell(true, "no worker is live".to_owned());
+    }
+    for worker in &status.workers {
+        if let Some(words) = worker_finding(worker) {
+            tell(false, words);
+        }
+    }
+    let monitor = &status.monitor;
+    let age = Duration::from_millis(monitor.age_ms);
+    if monitor.state != "live" {
+        tell(
+            false,
+            format!(
+                "the monitor is {}: health verdicts stay as they were",
+                monitor.state
+            ),
+        );
+    } else if age > VERDICT_AGE_MAX {
+        tell(false, format!("health verdicts are {} old", text::age(age)));
+    }
+    if let Some(reload) = &status.last_reload
+        && !reload.applied
+    {
+        tell(
+            false,
+            format!(
+                "the last reload was refused {} ago: {}",
+                text::since(reload.at_unix, now_unix),
+                one_line(&reload.message, 2 * WORDS_CHARS_MAX)
+            ),
+        );
+    }
+    for warning in &status.warnings {
+        tell(false, one_line(warning, 4 * WORDS_CHARS_MAX));
+    }
+    found.sort_by_key(|finding| !finding.urgent);
+    found
+}
+
+fn service_findings(service: &ServiceStatus, now_unix: u64, tell: &mut impl FnMut(bool, String)) {
+    if !service.serving {
+        tell(
+            true,
+            format!(
+                "service {}: no eligible backend, its clients are turned away",
+                service.name
+            ),
+        );
+    }
+    for backend in &service.backends {
+        if backend.state != "down" {
+            continue;
+        }
+        let mut words = format!("service {}: backend {} is down", service.name, backend.name);
+        if backend.since_unix > 0 {
+            let since = text::since(backend.since_unix, now_unix);
+            words.push_str(&format!(" for {since}"));
+        }
+        if !backend.reason.is_empty() {
+            let reason = one_line(&backend.reason, WORDS_CHARS_MAX);
+            words.push_str(&format!(": {reason}"));
+        }
+        tell(false, words);
+    }
+}
+
+fn worker_finding(worker: &WorkerStatus) -> Option<String> {
+    let slot = worker.slot;
+    let heartbeat = text::age(Duration::from_millis(worker.heartbeat_age_ms));
+    let mut words = match worker.state.as_str() {
+        "live" | "retiring" => return None,
+        "late" => format!("worker {slot} has not turned for {heartbeat}"),
+        "backing-off" => format!(
+            "worker {slot} is not running: started again in a moment, after {}",
+            crashes(worker.crashes)
+        ),
+        state => format!("worker {slot} is {state}"),
+    };
+    if let Some(neighbour) = worker.adopted_by {
+        words.push_str(&format!("; worker {neighbour} accepts for it"));
+    }
+    Some(words)
+}
+
+fn crashes(number: u64) -> String {
+    match number {
+        1 => "1 crash".to_owned(),
+        number => format!("{} crashes", text::grouped(number)),
+    }
+}
+
+/// The daemon itself, in two or three lines.
+fn daemon(status: &Status, now_unix: u64) -> String {
+    let reload = match &status.last_reload {
+        None => "no reload yet".to_owned(),
+        Some(reload) => format!(
+            "last reload {} ago: {}",
+            text::since(reload.at_unix, now_unix),
+            one_line(&reload.message, WORDS_CHARS_MAX)
+        ),
+    };
+    let metrics: Vec<String> = status
+        .metrics
+        .iter()
+        .map(|address| format!("http://{address}/metrics"))
+        .collect();
+    let monitor = &status.monitor;
+    let store = if status.descriptor_store {
+        "sockets kept by systemd"
+    } else {
+        "sockets not kept by systemd"
+    };
+    let mut lines = format!(
+        "evenkeel {}  {} for {}  pid {}\n",
+        status.program,
+        status.phase,
+        text::since(status.started_unix, now_unix),
+        status.pid,
+    );
+    lines.push_str(&format!(
+        "plan      generation {} of {}  {reload}\n",
+        status.generation, status.config
+    ));
+    lines.push_str(&format!(
+        "monitor   {}  pid {}  started {}  verdicts {} old\n",
+        monitor.state,
+        pid(monitor.pid),
+        times(monitor.incarnation),
+        text::age(Duration::from_millis(monitor.age_ms)),
+    ));
+    lines.push_str(&format!(
+        "limits    {} descriptors  {store}\n",
+        text::grouped(status.descriptor_limit)
+    ));
+    if !metrics.is_empty() {
+        lines.push_str(&format!("metrics   {}\n", metrics.join("  ")));
+    }
+    lines
+}
+
+fn times(number: u64) -> String {
+    match number {
+        1 => "once".to_owned(),
+        number => format!("{} times", text::grouped(number)),
+    }
+}
+
+fn worker_rows(workers: &[WorkerStatus]) -> Vec<Vec<Cell>> {
+    let mut rows = vec![vec![
+        Cell::left("WORKER"),
+        Cell::right("PID"),
+        Cell::left("STATE"),
+        Cell::right("CRASHES"),
+        Cell::right("ACTIVE"),
+        Cell::right("ACCEPTED"),
+        Cell::right("HEARTBEAT"),
+        Cell::left("ADOPTED BY"),
+    ]];
+    for worker in workers {
+        let heartbeat = match worker.pid {
+            0 => "-".to_owned(),
+            _ => text::age(Duration::from_millis(worker.heartbeat_age_ms)),
+        };
+        let crashes = match worker.crashes {
+            0 => Tone::Plain,
+            _ => Tone::Doubtful,
+        };
+        rows.push(vec![
+            Cell::left(worker.slot.to_string()),
+            Cell::right(pid(worker.pid)),
+            Cell::left(&worker.state).tone(tone_of(&worker.state)),
+            Cell::right(text::grouped(worker.crashes)).tone(crashes),
+            Cell::right(text::grouped(worker.active)),
+            Cell::right(text::grouped(worker.accepted)),
+            Cell::right(heartbeat),
+            Cell::left(
+                worker
+                    .adopted_by
+                    .map_or_else(|| "-".to_owned(), |slot| format!("worker {slot}")),
+            ),
+        ]);
+    }
+    rows
+}
+
+fn service_head(service: &ServiceStatus, paint: Paint) -> String {
+    let listeners: Vec<String> = service.listeners.iter().map(ToString::to_string).collect();
+    let pool = match &service.pool {
+        Some(pool) => format!("  pool {pool}"),
+        None => String::new(),
+    };
+    let state = if service.serving {
+        paint.green("serving")
+    } else {
+        paint.red("NOT SERVING")
+    };
+    let failed: u64 = service.failed.values().sum();
+    let mut lines = format!(
+        "service {}  {state}  {}  {}{pool}\n  {} active  {} accepted  {failed} failed",
+        paint.bold(&service.name),
+        listeners.join(" "),
+        service.scheduler,
+        text::grouped(service.active),
+        text::grouped(service.accepted),
+    );
+    let reasons: Vec<String> = service
+        .failed
+        .iter()
+        .filter(|(_, number)| **number > 0)
+        .map(|(reason, number)| format!("{reason} {}", text::grouped(*number)))
+        .collect();
+    if !reasons.is_empty() {
+        lines.push_str(&format!(" ({})", reasons.join(", ")));
+    }
+    if service.retries > 0 {
+        lines.push_str(&format!(
+            "  {} tried on another backend",
+            text::grouped(service.retries)
+        ));
+    }
+    lines.push('\n');
+    lines
+}
+
+fn backend_rows(backends: &[BackendStatus], now_unix: u64) -> Vec<Vec<Cell>> {
+    let mut rows = vec![vec![
+        Cell::left("BACKEND"),
+        Cell::left("ADDRESS"),
+        Cell::right("WEIGHT"),
+        Cell::left("STATE"),
+        Cell::left("SINCE"),
+        Cell::right("ACTIVE"),
+        Cell::right("CONNECTIONS"),
+        Cell::right("FAILURES"),
+        Cell::left("REASON"),
+        Cell::left("LAST ANSWER"),
+    ]];
+    for backend in backends {
+        let failures = backend.connect_failures + backend.resets;
+        rows.push(vec![
+            Cell::left(&backend.name),
+            Cell::left(backend.address.to_string()),
+            Cell::right(backend.weight),
+            Cell::left(&backend.state).tone(tone_of(&backend.state)),
+            Cell::left(text::since(backend.since_unix, now_unix)),
+            Cell::right(text::grouped(backend.active)),
+            Cell::right(text::grouped(backend.connections)),
+            Cell::right(text::grouped(failures)),
+            Cell::left(one_line(&backend.reason, WORDS_CHARS_MAX)),
+            Cell::left(answer(backend, now_unix)),
+        ]);
+    }
+    rows
+}
+
+fn answer(backend: &BackendStatus, now_unix: u64) -> String {
+    if backend.checked_unix == 0 {
+        return "-".to_owned();
+    }
+    format!(
+        "{} in {:.1} ms, {} ago",
+        one_line(&backend.answer, WORDS_CHARS_MAX),
+        backend.check_ms,
+        text::since(backend.checked_unix, now_unix),
+    )
+}
+
+fn pid(pid: u32) -> String {
+    match pid {
+        0 => "-".to_owned(),
+        pid => pid.to_string(),
+    }
+}
+
+#[cfg(test)]
+#[path = "status_screen_tests.rs"]
+pub(crate) mod tests;

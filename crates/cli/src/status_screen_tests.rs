@@ -1,0 +1,185 @@
+//! A sample status and what its page looks like, word for word.
+
+use std::collections::BTreeMap;
+
+use evenkeel_control::operator::{LastReload, MonitorStatus};
+
+use super::*;
+
+const NOW: u64 = 1_700_000_000;
+
+/// A daemon with two services, one of which has lost its only backend, and a worker that crashes.
+pub(crate) fn sample() -> Status {
+    Status {
+        program: "0.1.0".to_owned(),
+        pid: 4200,
+        phase: "running".to_owned(),
+        started_unix: NOW - 11_520,
+        config: "/etc/evenkeel/evenkeel.toml".to_owned(),
+        generation: 7,
+        last_reload: Some(LastReload {
+            at_unix: NOW - 720,
+            applied: true,
+            message: "1 service added".to_owned(),
+        }),
+        descriptor_limit: 1_048_576,
+        metrics: vec!["127.0.0.1:9180".parse().unwrap()],
+        descriptor_store: true,
+        warnings: vec!["net.ipv4.tcp_migrate_req is off".to_owned()],
+        monitor: MonitorStatus {
+            pid: 4201,
+            state: "live".to_owned(),
+            incarnation: 1,
+            age_ms: 40,
+        },
+        workers: vec![worker(0, 4202, "live"), worker(1, 0, "backing-off")],
+        services: vec![
+            service("web", true, &["up", "up", "down"]),
+            service("api", false, &["down"]),
+        ],
+    }
+}
+
+fn worker(slot: u16, pid: u32, state: &str) -> WorkerStatus {
+    let crashed = pid == 0;
+    WorkerStatus {
+        slot,
+        pid,
+        state: state.to_owned(),
+        incarnation: 1,
+        crashes: if crashed { 3 } else { 0 },
+        adopted_by: crashed.then_some(0),
+        generation: 7,
+        heartbeat_age_ms: 31,
+        cpu: None,
+        active: 12,
+        accepted: 123_456,
+        adopted: 0,
+        accept_exhausted: 0,
+        log_dropped: 0,
+    }
+}
+
+fn service(name: &str, serving: bool, states: &[&str]) -> ServiceStatus {
+    ServiceStatus {
+        name: name.to_owned(),
+        listeners: vec!["10.0.0.1:80".parse().unwrap()],
+        scheduler: "rr".to_owned(),
+        pool: None,
+        active: 12,
+        accepted: 123_456,
+        relayed: 123_440,
+        failed: BTreeMap::from([("connect".to_owned(), 4), ("no_backend".to_owned(), 0)]),
+        retries: 2,
+        bytes_received: 0,
+        bytes_sent: 0,
+        accepted_by_slot: BTreeMap::new(),
+        serving,
+        backends: states
+            .iter()
+            .enumerate()
+            .map(|(index, state)| backend(index, state))
+            .collect(),
+    }
+}
+
+fn backend(index: usize, state: &str) -> BackendStatus {
+    let down = state == "down";
+    BackendStatus {
+        name: format!("b{}", index + 1),
+        address: format!("10.0.0.{}:80", index + 2).parse().unwrap(),
+        weight: 1,
+        state: state.to_owned(),
+        since_unix: NOW - 190,
+        reason: if down { "connection refused" } else { "" }.to_owned(),
+        answer: if down { "refused" } else { "connected" }.to_owned(),
+        check_ms: 0.42,
+        checked_unix: NOW - 1,
+        active: 4,
+        connections: 41_152,
+        connect_failures: 0,
+        resets: 0,
+        bytes_sent: 0,
+        bytes_received: 0,
+        cell: 0,
+    }
+}
+
+#[test]
+fn the_page_begins_with_what_is_wrong() {
+    let page = render(&sample(), NOW, Paint::OFF);
+    assert_eq!(
+        page,
+        "\
+CLIENTS ARE AFFECTED
+  * service api: no eligible backend, its clients are turned away
+  * service web: backend b3 is down for 3 min: connection refused
+  * service api: backend b1 is down for 3 min: connection refused
+  * worker 1 is not running: started again in a moment, after 3 crashes; worker 0 accepts for it
+  * net.ipv4.tcp_migrate_req is off
+
+evenkeel 0.1.0  running for 3 h 12 min  pid 4200
+plan      generation 7 of /etc/evenkeel/evenkeel.toml  last reload 12 min ago: 1 service added
+monitor   live  pid 4201  started once  verdicts 40 ms old
+limits    1,048,576 descriptors  sockets kept by systemd
+metrics   http://127.0.0.1:9180/metrics
+
+WORKER   PID  STATE        CRASHES  ACTIVE  ACCEPTED  HEARTBEAT  ADOPTED BY
+0       4202  live               0      12   123,456      31 ms  -
+1          -  backing-off        3      12   123,456          -  worker 0
+
+service web  serving  10.0.0.1:80  rr
+  12 active  123,456 accepted  4 failed (connect 4)  2 tried on another backend
+  BACKEND  ADDRESS      WEIGHT  STATE  SINCE  ACTIVE  CONNECTIONS  FAILURES  REASON              LAST ANSWER
+  b1       10.0.0.2:80       1  up     3 min       4       41,152         0                      connected in 0.4 ms, 1 s ago
+  b2       10.0.0.3:80       1  up     3 min       4       41,152         0                      connected in 0.4 ms, 1 s ago
+  b3       10.0.0.4:80       1  down   3 min       4       41,152         0  connection refused  refused in 0.4 ms, 1 s ago
+
+service api  NOT SERVING  10.0.0.1:80  rr
+  12 active  123,456 accepted  4 failed (connect 4)  2 tried on another backend
+  BACKEND  ADDRESS      WEIGHT  STATE  SINCE  ACTIVE  CONNECTIONS  FAILURES  REASON              LAST ANSWER
+  b1       10.0.0.2:80       1  down   3 min       4       41,152         0  connection refused  refused in 0.4 ms, 1 s ago
+"
+    );
+}
+
+#[test]
+fn a_healthy_daemon_says_so_in_one_line() {
+    let mut status = sample();
+    status.services = vec![service("web", true, &["up", "up"])];
+    status.workers = vec![worker(0, 4202, "live")];
+    status.warnings.clear();
+    let page = render(&status, NOW, Paint::OFF);
+    assert_eq!(
+        page.lines().next(),
+        Some("ALL IS WELL: 1 service serving, 2 backends up, 1 worker live")
+    );
+}
+
+#[test]
+fn every_trouble_has_words() {
+    let mut status = sample();
+    status.services.clear();
+    status.warnings.clear();
+    status.workers = vec![worker(0, 4202, "late")];
+    status.phase = "draining".to_owned();
+    status.monitor.state = "backing-off".to_owned();
+    status.last_reload = Some(LastReload {
+        at_unix: NOW - 5,
+        applied: false,
+        message: "2 errors\nfirst".to_owned(),
+    });
+    let words: Vec<String> = findings(&status, NOW)
+        .into_iter()
+        .map(|finding| finding.words)
+        .collect();
+    assert_eq!(
+        words,
+        [
+            "the daemon is draining: no new connections, it ends when the last one has",
+            "worker 0 has not turned for 31 ms",
+            "the monitor is backing-off: health verdicts stay as they were",
+            "the last reload was refused 5 s ago: 2 errors first",
+        ]
+    );
+}

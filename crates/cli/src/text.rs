@@ -1,0 +1,208 @@
+//! Numbers, ages and tables as a person reads them.
+
+use std::time::Duration;
+
+use crate::output::Paint;
+
+/// Columns between two columns of a table.
+const GAP: &str = "  ";
+
+/// How a cell looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tone {
+    Plain,
+    Good,
+    Doubtful,
+    Bad,
+}
+
+/// Text of a table's cell.
+#[derive(Clone, Debug)]
+pub(crate) struct Cell {
+    text: String,
+    tone: Tone,
+    right: bool,
+}
+
+impl Cell {
+    /// Words, to the left.
+    pub(crate) fn left(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            tone: Tone::Plain,
+            right: false,
+        }
+    }
+
+    /// A number, to the right.
+    pub(crate) fn right(text: impl ToString) -> Self {
+        Self {
+            text: text.to_string(),
+            tone: Tone::Plain,
+            right: true,
+        }
+    }
+
+    pub(crate) fn tone(mut self, tone: Tone) -> Self {
+        self.tone = tone;
+        self
+    }
+}
+
+/// Rows with aligned columns, each row indented by `indent` and without blanks at its end. The first row is the heading.
+pub(crate) fn table(indent: &str, rows: &[Vec<Cell>], paint: Paint) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| {
+            let cells = rows.iter().filter_map(|row| row.get(column));
+            cells
+                .map(|cell| cell.text.chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
+    let mut text = String::new();
+    for (number, row) in rows.iter().enumerate() {
+        text.push_str(indent);
+        for (column, cell) in row.iter().enumerate() {
+            if column > 0 {
+                text.push_str(GAP);
+            }
+            let blanks = " ".repeat(widths[column] - cell.text.chars().count());
+            let painted = match cell.tone {
+                _ if number == 0 => paint.dim(&cell.text),
+                Tone::Plain => cell.text.clone(),
+                Tone::Good => paint.green(&cell.text),
+                Tone::Doubtful => paint.yellow(&cell.text),
+                Tone::Bad => paint.red(&cell.text),
+            };
+            if cell.right {
+                text.push_str(&blanks);
+                text.push_str(&painted);
+            } else {
+                text.push_str(&painted);
+                text.push_str(&blanks);
+            }
+        }
+        text.truncate(text.trim_end_matches(' ').len());
+        text.push('\n');
+    }
+    text
+}
+
+/// `n thing` or `n things`.
+pub(crate) fn count(number: u64, noun: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {noun}{plural}", grouped(number))
+}
+
+/// With a comma at each thousand.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// The two largest units of an age: `40 ms`, `3.2 s`, `59 s`, `12 min`, `3 h 12 min`, `5 d 4 h`.
+pub(crate) fn age(age: Duration) -> String {
+    let millis = age.as_millis();
+    let seconds = age.as_secs();
+    match seconds {
+        0 => format!("{millis} ms"),
+        1..10 => format!("{}.{} s", seconds, millis % 1_000 / 100),
+        10..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+/// Time from `then` to `now`, both in Unix seconds; `-` when `then` is 0, which means never.
+pub(crate) fn since(then: u64, now: u64) -> String {
+    match then {
+        0 => "-".to_owned(),
+        _ => whole_seconds(now.saturating_sub(then)),
+    }
+}
+
+/// As [`age`], for a time known to the second.
+pub(crate) fn whole_seconds(seconds: u64) -> String {
+    if seconds < 60 {
+        format!("{seconds} s")
+    } else {
+        age(Duration::from_secs(seconds))
+    }
+}
+
+/// On one line, without control characters, and not longer than `chars_max`: texts of other processes and of servers must
+/// not move the cursor.
+pub(crate) fn one_line(text: &str, chars_max: usize) -> String {
+    let clean = text
+        .chars()
+        .map(|char| if char.is_control() { ' ' } else { char });
+    let short: String = clean.clone().take(chars_max).collect();
+    if clean.count() > chars_max {
+        let cut: String = short.chars().take(chars_max.saturating_sub(1)).collect();
+        format!("{cut}…")
+    } else {
+        short
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ages_show_their_two_largest_units() {
+        for (millis, expected) in [
+            (0, "0 ms"),
+            (999, "999 ms"),
+            (1_250, "1.2 s"),
+            (59_999, "59 s"),
+            (60_000, "1 min"),
+            (3_600_000, "1 h 0 min"),
+            (90_061_000, "1 d 1 h"),
+        ] {
+            assert_eq!(age(Duration::from_millis(millis)), expected);
+        }
+        assert_eq!(since(0, 100), "-");
+        assert_eq!(since(97, 100), "3 s");
+        assert_eq!(since(200, 100), "0 s", "a clock that went back");
+    }
+
+    #[test]
+    fn thousands_are_grouped() {
+        assert_eq!(grouped(7), "7");
+        assert_eq!(grouped(1_000), "1,000");
+        assert_eq!(grouped(u64::MAX), "18,446,744,073,709,551,615");
+        assert_eq!(count(1, "backend"), "1 backend");
+        assert_eq!(count(0, "backend"), "0 backends");
+    }
+
+    #[test]
+    fn columns_align_whatever_their_tone() {
+        let rows = [
+            vec![Cell::left("name"), Cell::right("n"), Cell::left("why")],
+            vec![
+                Cell::left("a").tone(Tone::Bad),
+                Cell::right(12),
+                Cell::left(""),
+            ],
+        ];
+        assert_eq!(table(" ", &rows, Paint::OFF), " name   n  why\n a     12\n");
+    }
+
+    #[test]
+    fn foreign_text_stays_on_its_line() {
+        assert_eq!(one_line("a\x1b[2Jb\nc", 20), "a [2Jb c");
+        assert_eq!(one_line("abcdef", 4), "abc…");
+        assert_eq!(one_line("abcd", 4), "abcd");
+    }
+}
