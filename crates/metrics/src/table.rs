@@ -1,0 +1,217 @@
+//! Every metric, declared once.
+//!
+//! Names follow HAProxy's exporter where the meaning is the same (`bytes_in` is what comes from clients, `bytes_out` what
+//! goes to them, also at a backend), and end in their unit.
+
+use std::fmt::Write as _;
+
+/// How a metric moves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only rises, for the life of the supervisor, over all restarts of workers and monitor and over all reloads.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// A metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Metric {
+    /// Full name.
+    pub name: &'static str,
+    /// How it moves.
+    pub kind: Kind,
+    /// What one of it is.
+    pub unit: &'static str,
+    /// Label names.
+    pub labels: &'static [&'static str],
+    /// What it says, in a sentence or two.
+    pub help: &'static str,
+}
+
+macro_rules! table {
+    ($($constant:ident $kind:ident $name:literal $unit:literal [$($label:literal),*] $help:literal;)*) => {
+        $(
+            pub(crate) const $constant: Metric = Metric {
+                name: $name,
+                kind: Kind::$kind,
+                unit: $unit,
+                labels: &[$($label),*],
+                help: $help,
+            };
+        )*
+
+        /// Every metric, in the order of the reference page.
+        pub const TABLE: &[Metric] = &[$($constant),*];
+    };
+}
+
+table! {
+    BUILD_INFO Gauge "evenkeel_build_info" "always 1" ["version"]
+        "The program that runs.";
+    READY Gauge "evenkeel_ready" "0 or 1" []
+        "1 while the daemon takes traffic; 0 while it starts and from the moment it is asked to stop.";
+    START_TIME Gauge "evenkeel_start_time_seconds" "Unix seconds" []
+        "When the supervisor started.";
+    GENERATION Gauge "evenkeel_generation" "number" []
+        "Generation of the plan in force; rises with every reload that was applied.";
+    RELOADS Counter "evenkeel_reloads_total" "reloads" ["result"]
+        "Reloads by result: applied, or refused (what ran runs on).";
+    LAST_RELOAD Gauge "evenkeel_last_reload_timestamp_seconds" "Unix seconds" []
+        "When the last reload ended, applied or refused; 0 = none yet.";
+    LAST_RELOAD_SUCCESS Gauge "evenkeel_last_reload_success" "0 or 1" []
+        "1 when the last reload was applied or there was none yet, 0 when it was refused.";
+    DESCRIPTOR_LIMIT Gauge "evenkeel_descriptor_limit" "descriptors" []
+        "Limit on open descriptors of each process.";
+    SUPERVISOR_BEAT Gauge "evenkeel_supervisor_heartbeat_age_seconds" "seconds" []
+        "Time since the supervisor's last turn. It rises while there is no supervisor.";
+    LOG_DROPPED Counter "evenkeel_log_dropped_total" "lines" []
+        "Log lines of supervisor and monitor that were dropped because the line channel was full.";
+    MONITOR_STARTS Counter "evenkeel_monitor_starts_total" "processes" []
+        "Monitor processes started; more than one means that it ended unasked.";
+    MONITOR_BEAT Gauge "evenkeel_monitor_heartbeat_age_seconds" "seconds" []
+        "Time since the monitor's last turn, the age of all verdicts.";
+
+    SERVICES Gauge "evenkeel_services" "services" []
+        "Services in the plan in force.";
+    SERVICE_ACTIVE Gauge "evenkeel_service_active_connections" "connections" ["service"]
+        "Client connections accepted and not ended.";
+    SERVICE_CONNECTIONS Counter "evenkeel_service_connections_total" "connections" ["service"]
+        "Client connections accepted. At rest this is relayed plus all failures.";
+    SERVICE_RELAYED Counter "evenkeel_service_relayed_total" "connections" ["service"]
+        "Client connections that were connected to a backend and have ended, in order or by either side.";
+    SERVICE_FAILURES Counter "evenkeel_service_failures_total" "connections" ["service", "reason"]
+        "Client connections that ended otherwise. no_backend: none was eligible. connect: every backend tried refused or did not answer. exhausted: we had no descriptor, port or memory left. client_gone: the client left before a backend was connected. worker_died: the worker ended with the connection open. drain_cut: the drain deadline passed.";
+    SERVICE_RETRIES Counter "evenkeel_service_retries_total" "connects" ["service"]
+        "Connects tried again on another backend.";
+    SERVICE_CLIENT_RESETS Counter "evenkeel_service_client_resets_total" "connections" ["service"]
+        "Connections that the client ended by a reset.";
+    SERVICE_BYTES_IN Counter "evenkeel_service_bytes_in_total" "bytes" ["service"]
+        "Bytes received from clients.";
+    SERVICE_BYTES_OUT Counter "evenkeel_service_bytes_out_total" "bytes" ["service"]
+        "Bytes sent to clients.";
+    SERVICE_ELIGIBLE Gauge "evenkeel_service_eligible_backends" "backends" ["service"]
+        "Backends that new connections go to. At 0 the service refuses all of them.";
+    LISTENER_ACCEPTED Counter "evenkeel_listener_accepted_total" "connections" ["service", "address"]
+        "Client connections accepted, by configured address.";
+
+    BACKEND_STATE Gauge "evenkeel_backend_state" "0 or 1" ["service", "backend", "state"]
+        "1 for the state that health checks give: starting, up, down, unchecked; 0 for the others.";
+    BACKEND_ADMIN Gauge "evenkeel_backend_admin_state" "0 or 1" ["service", "backend", "state"]
+        "1 for the state that an operator has set: enabled, drain, disabled; 0 for the others.";
+    BACKEND_WEIGHT Gauge "evenkeel_backend_weight" "number" ["service", "backend"]
+        "Weight in force; 0 takes no new connections.";
+    BACKEND_ACTIVE Gauge "evenkeel_backend_active_connections" "connections" ["service", "backend"]
+        "Connections picked for the backend and not ended.";
+    BACKEND_CONNECTIONS Counter "evenkeel_backend_connections_total" "connections" ["service", "backend"]
+        "Connections established to the backend.";
+    BACKEND_CONNECT_FAILURES Counter "evenkeel_backend_connect_failures_total" "connects" ["service", "backend"]
+        "Connects that the backend refused or did not answer in time. What we lacked ourselves is not counted here.";
+    BACKEND_RESETS Counter "evenkeel_backend_resets_total" "connections" ["service", "backend"]
+        "Connections that the backend reset after they were established.";
+    BACKEND_BYTES_IN Counter "evenkeel_backend_bytes_in_total" "bytes" ["service", "backend"]
+        "Bytes sent to the backend, which came in from clients.";
+    BACKEND_BYTES_OUT Counter "evenkeel_backend_bytes_out_total" "bytes" ["service", "backend"]
+        "Bytes received from the backend, which go out to clients.";
+    BACKEND_CHECKS Counter "evenkeel_backend_checks_total" "checks" ["service", "backend"]
+        "Health checks that passed or failed.";
+    BACKEND_CHECK_FAILURES Counter "evenkeel_backend_check_failures_total" "checks" ["service", "backend"]
+        "Health checks that failed.";
+    BACKEND_CHECK_DURATION Gauge "evenkeel_backend_check_duration_seconds" "seconds" ["service", "backend"]
+        "How long the last health check took.";
+    BACKEND_STATE_CHANGES Counter "evenkeel_backend_state_changes_total" "changes" ["service", "backend"]
+        "Changes of state by health checks.";
+    BACKEND_LAST_CHANGE Gauge "evenkeel_backend_last_change_seconds" "seconds" ["service", "backend"]
+        "Time since the last change of state by health checks; 0 when there was none yet.";
+
+    WORKERS Gauge "evenkeel_workers" "processes" []
+        "Workers that are wanted.";
+    WORKER_STATE Gauge "evenkeel_worker_state" "0 or 1" ["slot", "state"]
+        "1 for the state of the slot: empty, starting, live, late, backing-off, retiring; 0 for the others.";
+    WORKER_STARTS Counter "evenkeel_worker_starts_total" "processes" ["slot"]
+        "Workers started in the slot.";
+    WORKER_CRASHES Counter "evenkeel_worker_crashes_total" "processes" ["slot"]
+        "Workers of the slot that ended without being asked to.";
+    WORKER_BEAT Gauge "evenkeel_worker_heartbeat_age_seconds" "seconds" ["slot"]
+        "Time since the worker's last turn; 0 for an empty slot.";
+    WORKER_GENERATION Gauge "evenkeel_worker_generation" "number" ["slot"]
+        "Generation of the plan that the worker last switched to.";
+    WORKER_ACTIVE Gauge "evenkeel_worker_active_connections" "connections" ["slot"]
+        "Client connections that the worker has.";
+    WORKER_ACCEPTED Counter "evenkeel_worker_accepted_total" "connections" ["slot"]
+        "Client connections accepted by the slot's workers.";
+    WORKER_ADOPTED Counter "evenkeel_worker_adopted_total" "connections" ["slot"]
+        "Those of them that came to a neighbour's socket while that had no worker.";
+    WORKER_ACCEPT_ERRORS Counter "evenkeel_worker_accept_errors_total" "accepts" ["slot", "reason"]
+        "Accepts that failed. aborted: the connection was gone already. exhausted: no descriptor or memory was left.";
+    WORKER_BUFFER Gauge "evenkeel_worker_buffer_bytes" "bytes" ["slot"]
+        "Relay buffers that the worker holds now.";
+    WORKER_LOG_DROPPED Counter "evenkeel_worker_log_dropped_total" "lines" ["slot"]
+        "Log lines that the slot's workers dropped because the line channel was full.";
+}
+
+/// The reference page.
+#[must_use]
+pub fn reference_markdown() -> String {
+    let mut page = String::from(
+        "# Metrics\n\n\
+         Served in the Prometheus text format at `/metrics` of the addresses in `metrics`. This page is made from the table \
+         in `crates/metrics`.\n\n\
+         Counters rise for the life of the supervisor: a worker or monitor that is started again, a reload and a removed \
+         worker take nothing away. Series of removed services and backends disappear.\n\n\
+         | name | kind | unit | labels | meaning |\n\
+         | --- | --- | --- | --- | --- |\n",
+    );
+    for metric in TABLE {
+        let kind = match metric.kind {
+            Kind::Counter => "counter",
+            Kind::Gauge => "gauge",
+        };
+        let labels = match metric.labels {
+            [] => "-".to_owned(),
+            labels => format!("`{}`", labels.join("`, `")),
+        };
+        // Writing to a string does not fail.
+        writeln!(
+            page,
+            "| `{}` | {kind} | {} | {labels} | {} |",
+            metric.name, metric.unit, metric.help
+        )
+        .unwrap_or_default();
+    }
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_end_in_their_unit() {
+        let mut names = HashSet::new();
+        for metric in TABLE {
+            assert!(names.insert(metric.name), "{}", metric.name);
+            assert!(metric.name.starts_with("evenkeel_"), "{}", metric.name);
+            let total = metric.name.ends_with("_total");
+            assert_eq!(total, metric.kind == Kind::Counter, "{}", metric.name);
+            let seconds = metric.unit.ends_with("seconds");
+            assert_eq!(
+                metric.name.ends_with("_seconds"),
+                seconds,
+                "{}",
+                metric.name
+            );
+            assert!(metric.help.ends_with('.'), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn the_page_has_a_row_for_each() {
+        let page = reference_markdown();
+        for metric in TABLE {
+            assert_eq!(page.matches(&format!("| `{}` |", metric.name)).count(), 1);
+        }
+    }
+}
