@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use crate::channel::{Channel, ChannelError};
 use crate::child::{Descriptor, FromChild, Hello, ToChild};
@@ -15,19 +15,34 @@ use crate::child::{Descriptor, FromChild, Hello, ToChild};
 #[derive(Debug)]
 pub struct Link {
     channel: Rc<Channel<FromChild, ToChild>>,
-    outbox: mpsc::UnboundedSender<FromChild>,
+    outbox: mpsc::UnboundedSender<Outgoing>,
     held: HashMap<Descriptor, OwnedFd>,
 }
 
 /// Sends to the supervisor from anywhere in the child; never waits.
 #[derive(Clone, Debug)]
-pub struct Outbox(mpsc::UnboundedSender<FromChild>);
+pub struct Outbox(mpsc::UnboundedSender<Outgoing>);
+
+#[derive(Debug)]
+enum Outgoing {
+    Message(FromChild),
+    /// Answered when everything before it was sent.
+    Flush(oneshot::Sender<()>),
+}
 
 impl Outbox {
     /// Queues a message. When the supervisor is gone it is dropped, and [`Link::next`] says so.
     pub fn send(&self, message: FromChild) {
         // The only error is a supervisor that is gone, which `next` reports.
-        drop(self.0.send(message));
+        drop(self.0.send(Outgoing::Message(message)));
+    }
+
+    /// Waits until everything queued so far was sent, or the supervisor is gone. For a child that exits right after.
+    pub async fn flush(&self) {
+        let (sent, all) = oneshot::channel();
+        drop(self.0.send(Outgoing::Flush(sent)));
+        // An error is a supervisor that is gone, to whom nothing more can be sent.
+        drop(all.await);
     }
 }
 
@@ -42,9 +57,15 @@ impl Link {
         let writer = Rc::clone(&channel);
         // Ends when the link and every outbox are dropped, or the supervisor is gone.
         drop(tokio::task::spawn_local(async move {
-            while let Some(message) = queue.recv().await {
-                if writer.send(&message, &[]).await.is_err() {
-                    break;
+            while let Some(outgoing) = queue.recv().await {
+                match outgoing {
+                    Outgoing::Message(message) => {
+                        if writer.send(&message, &[]).await.is_err() {
+                            break;
+                        }
+                    }
+                    // Who asked may have stopped waiting.
+                    Outgoing::Flush(sent) => drop(sent.send(())),
                 }
             }
         }));
