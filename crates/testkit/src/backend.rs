@@ -21,6 +21,8 @@ pub enum Mode {
     Echo,
     /// Writes its name and a line feed and keeps the connection until [`Backend::release`], whatever the client does.
     Hold,
+    /// Writes its name and a line feed, ends its side, and reads until the client ends the other.
+    HalfClose,
     /// Resets at once.
     Reset,
     /// Reads until the end, then writes how many bytes came and a line feed.
@@ -48,6 +50,8 @@ struct Shared {
     stopping: AtomicBool,
     accepted: AtomicU64,
     bytes: AtomicU64,
+    resets: AtomicU64,
+    ended: AtomicU64,
     next: AtomicU64,
     open: Mutex<HashMap<u64, TcpStream>>,
 }
@@ -75,6 +79,8 @@ impl Backend {
                 stopping: AtomicBool::new(false),
                 accepted: AtomicU64::new(0),
                 bytes: AtomicU64::new(0),
+                resets: AtomicU64::new(0),
+                ended: AtomicU64::new(0),
                 next: AtomicU64::new(0),
                 open: Mutex::new(HashMap::new()),
             }),
@@ -109,6 +115,18 @@ impl Backend {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.shared.bytes.load(Ordering::SeqCst)
+    }
+
+    /// Connections that the client has reset, in modes that read.
+    #[must_use]
+    pub fn resets(&self) -> u64 {
+        self.shared.resets.load(Ordering::SeqCst)
+    }
+
+    /// Connections that the client has ended in order, in modes that read.
+    #[must_use]
+    pub fn ended(&self) -> u64 {
+        self.shared.ended.load(Ordering::SeqCst)
     }
 
     /// Connections open now, in modes that keep them.
@@ -204,7 +222,7 @@ impl Shared {
                 Mode::Deaf => {
                     self.keep(stream);
                 }
-                mode @ (Mode::Greet | Mode::Echo | Mode::Sink | Mode::Flood) => {
+                mode @ (Mode::Greet | Mode::Echo | Mode::Sink | Mode::HalfClose | Mode::Flood) => {
                     self.converse(stream, mode);
                 }
             }
@@ -226,16 +244,22 @@ impl Shared {
         let id = self.keep(copy);
         let shared = Arc::clone(self);
         let talk = move || {
-            // Whatever goes wrong is the other side's doing, which is what is tested.
-            drop(shared.talk(&stream, mode));
+            let count = match shared.talk(&stream, mode) {
+                Ok(()) => &shared.ended,
+                Err(_) => &shared.resets,
+            };
+            count.fetch_add(1, Ordering::SeqCst);
             lock(&shared.open).remove(&id);
         };
         drop(std::thread::Builder::new().spawn(talk).expect("a thread"));
     }
 
     fn talk(&self, mut stream: &TcpStream, mode: Mode) -> std::io::Result<()> {
-        if mode == Mode::Greet {
+        if matches!(mode, Mode::Greet | Mode::HalfClose) {
             self.greet(stream)?;
+        }
+        if mode == Mode::HalfClose {
+            stream.shutdown(Shutdown::Write)?;
         }
         let mut buffer = vec![0; 64 * 1024];
         if mode == Mode::Flood {
@@ -251,12 +275,15 @@ impl Shared {
             }
             total += length as u64;
             self.bytes.fetch_add(length as u64, Ordering::SeqCst);
-            if mode != Mode::Sink {
+            if matches!(mode, Mode::Greet | Mode::Echo) {
                 stream.write_all(&buffer[..length])?;
             }
         }
         if mode == Mode::Sink {
             stream.write_all(format!("{total}\n").as_bytes())?;
+        }
+        if mode == Mode::HalfClose {
+            return Ok(());
         }
         stream.shutdown(Shutdown::Write)
     }

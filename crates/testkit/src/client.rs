@@ -4,6 +4,8 @@ use std::io::{self, ErrorKind, Read as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use socket2::SockRef;
+
 /// Longest wait for a connection, and for each read. Longer than anything in a test may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -106,6 +108,12 @@ pub fn read_line(stream: &mut TcpStream) -> Result<String, Failure> {
             return line(bytes);
         }
     }
+}
+
+/// Ends a connection by a reset.
+pub fn reset(stream: TcpStream) {
+    // Fails only where the connection is gone already.
+    drop(SockRef::from(&stream).set_linger(Some(Duration::ZERO)));
 }
 
 fn classify(error: &io::Error, begun: bool) -> Failure {

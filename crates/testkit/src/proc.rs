@@ -84,14 +84,15 @@ pub fn listening(address: SocketAddr) -> BTreeSet<u64> {
         .collect()
 }
 
-/// Limits the descriptors of a running process to `count`.
+/// Limits the descriptors of a running child, or a child's child, to numbers below `count`.
 ///
 /// # Errors
 /// What the kernel says.
 pub fn limit_descriptors(pid: u32, count: u64) -> std::io::Result<()> {
     let limit = Rlimit {
         current: Some(count),
-        maximum: Some(count),
+        // Inherited from here, and lowering it could not be undone.
+        maximum: rustix::process::getrlimit(Resource::Nofile).maximum,
     };
     rustix::process::prlimit(to_pid(pid), Resource::Nofile, limit)?;
     Ok(())

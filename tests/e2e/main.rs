@@ -1,0 +1,91 @@
+//! The real daemon: supervisor, monitor and workers as processes, real sockets, scripted backends and clients.
+//!
+//! Files run from simple to complex. Each test starts a daemon of its own and leaves nothing behind. Nothing needs root.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test stops at the first surprise"
+)]
+
+mod a_smoke;
+mod b_balance;
+mod c_health;
+mod d_drain_reload;
+mod e_crash;
+mod f_slots;
+mod g_supervisor;
+mod h_broken_config;
+mod i_tcp;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use evenkeel_control::operator::{ServiceStatus, Status};
+use evenkeel_testkit::{Config, Daemon, ScrapeReport, one_shot};
+
+/// The daemon under test.
+const PROGRAM: &str = env!("CARGO_BIN_EXE_evenkeel");
+
+/// Deadline for what takes milliseconds on an idle machine.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Starts a daemon and waits until every backend that is checked is up.
+fn start(config: &Config) -> Daemon {
+    let daemon = Daemon::builder(PROGRAM, config).start();
+    daemon.wait_backends_up();
+    daemon
+}
+
+/// Held by tests that keep both CPUs busy, so that only one of them runs at a time.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Connects `count` times, one after another, and counts the names that answer.
+fn tally(address: SocketAddr, count: usize) -> BTreeMap<String, usize> {
+    let mut names = BTreeMap::new();
+    for number in 0..count {
+        let name = one_shot(address).unwrap_or_else(|failure| panic!("{failure:?} at {number}"));
+        *names.entry(name).or_default() += 1;
+    }
+    names
+}
+
+/// Waits until nothing runs any more, and checks that the books are balanced: no gauge is left over, and every connection
+/// that was accepted was relayed or failed.
+fn assert_balanced(daemon: &Daemon, service: &str) -> ServiceStatus {
+    let at_rest = |status: &Status| {
+        status.workers.iter().all(|worker| worker.active == 0)
+            && status.services.iter().all(|service| {
+                service.active == 0 && service.backends.iter().all(|backend| backend.active == 0)
+            })
+    };
+    daemon.wait_status("every gauge is zero again", at_rest);
+    let service = daemon.service(service);
+    let failed: u64 = service.failed.values().sum();
+    assert_eq!(
+        service.accepted,
+        service.relayed + failed,
+        "accepted = relayed + failed: {service:?}"
+    );
+    assert_eq!(
+        service.accepted,
+        service.accepted_by_slot.values().sum::<u64>(),
+        "{service:?}"
+    );
+    service
+}
+
+/// Checks that metrics came all the while and that no counter fell.
+fn assert_only_rose(report: &ScrapeReport) {
+    assert!(report.fallen.is_empty(), "{:#?}", report.fallen);
+    assert!(
+        report.scrapes > 10,
+        "{} scrapes, {:?}",
+        report.scrapes,
+        report.failures
+    );
+}
