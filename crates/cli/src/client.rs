@@ -62,7 +62,11 @@ pub(crate) enum AskError {
 
 impl From<AskError> for Failure {
     fn from(error: AskError) -> Self {
-        let failure = Self::new(Exit::NoDaemon, error.to_string());
+        let exit = match &error {
+            AskError::Denied(_) => Exit::Failed,
+            _ => Exit::NoDaemon,
+        };
+        let failure = Self::new(exit, error.to_string());
         match &error {
             AskError::NoDaemon { directory, source } => failure
                 .cause(&Tried { directory, source })

@@ -73,10 +73,8 @@ async fn wait_for(
                     missing = lack.words;
                 }
             },
-            // Time does not help against these.
-            Ok(Err(error @ (AskError::NotAllowed { .. } | AskError::Denied(_)))) => {
-                return Err(error.into());
-            }
+            // Time does not help against this.
+            Ok(Err(error @ AskError::NotAllowed { .. })) => return Err(error.into()),
             Ok(Err(error)) => missing = error.to_string(),
         }
         if Instant::now() + POLL_INTERVAL >= deadline {

@@ -170,9 +170,13 @@ fn service_findings(service: &ServiceStatus, now_unix: u64, tell: &mut impl FnMu
             let since = text::since(backend.since_unix, now_unix);
             words.push_str(&format!(" for {since}"));
         }
-        if !backend.reason.is_empty() {
-            let reason = one_line(&backend.reason, WORDS_CHARS_MAX);
-            words.push_str(&format!(": {reason}"));
+        let causes: Vec<String> = [&backend.reason, &backend.answer]
+            .into_iter()
+            .filter(|cause| !cause.is_empty())
+            .map(|cause| one_line(cause, WORDS_CHARS_MAX))
+            .collect();
+        if !causes.is_empty() {
+            words.push_str(&format!(": {}", causes.join(", ")));
         }
         tell(false, words);
     }

@@ -91,8 +91,13 @@ fn backend(index: usize, state: &str) -> BackendStatus {
         weight: 1,
         state: state.to_owned(),
         since_unix: NOW - 190,
-        reason: if down { "connection refused" } else { "" }.to_owned(),
-        answer: if down { "refused" } else { "connected" }.to_owned(),
+        reason: if down { "3 checks failed in a row" } else { "" }.to_owned(),
+        answer: if down {
+            "connection refused"
+        } else {
+            "connected"
+        }
+        .to_owned(),
         check_ms: 0.42,
         checked_unix: NOW - 1,
         active: 4,
@@ -113,8 +118,8 @@ fn the_page_begins_with_what_is_wrong() {
         "\
 CLIENTS ARE AFFECTED
   * service api: no eligible backend, its clients are turned away
-  * service web: backend b3 is down for 3 min: connection refused
-  * service api: backend b1 is down for 3 min: connection refused
+  * service web: backend b3 is down for 3 min: 3 checks failed in a row, connection refused
+  * service api: backend b1 is down for 3 min: 3 checks failed in a row, connection refused
   * worker 1 is not running: started again in a moment, after 3 crashes; worker 0 accepts for it
   * net.ipv4.tcp_migrate_req is off
 
@@ -130,15 +135,15 @@ WORKER   PID  STATE        CRASHES  ACTIVE  ACCEPTED  HEARTBEAT  ADOPTED BY
 
 service web  serving  10.0.0.1:80  rr
   12 active  123,456 accepted  4 failed (connect 4)  2 tried on another backend
-  BACKEND  ADDRESS      WEIGHT  STATE  SINCE  ACTIVE  CONNECTIONS  FAILURES  REASON              LAST ANSWER
-  b1       10.0.0.2:80       1  up     3 min       4       41,152         0                      connected in 0.4 ms, 1 s ago
-  b2       10.0.0.3:80       1  up     3 min       4       41,152         0                      connected in 0.4 ms, 1 s ago
-  b3       10.0.0.4:80       1  down   3 min       4       41,152         0  connection refused  refused in 0.4 ms, 1 s ago
+  BACKEND  ADDRESS      WEIGHT  STATE  SINCE  ACTIVE  CONNECTIONS  FAILURES  REASON                    LAST ANSWER
+  b1       10.0.0.2:80       1  up     3 min       4       41,152         0                            connected in 0.4 ms, 1 s ago
+  b2       10.0.0.3:80       1  up     3 min       4       41,152         0                            connected in 0.4 ms, 1 s ago
+  b3       10.0.0.4:80       1  down   3 min       4       41,152         0  3 checks failed in a row  connection refused in 0.4 ms, 1 s ago
 
 service api  NOT SERVING  10.0.0.1:80  rr
   12 active  123,456 accepted  4 failed (connect 4)  2 tried on another backend
-  BACKEND  ADDRESS      WEIGHT  STATE  SINCE  ACTIVE  CONNECTIONS  FAILURES  REASON              LAST ANSWER
-  b1       10.0.0.2:80       1  down   3 min       4       41,152         0  connection refused  refused in 0.4 ms, 1 s ago
+  BACKEND  ADDRESS      WEIGHT  STATE  SINCE  ACTIVE  CONNECTIONS  FAILURES  REASON                    LAST ANSWER
+  b1       10.0.0.2:80       1  down   3 min       4       41,152         0  3 checks failed in a row  connection refused in 0.4 ms, 1 s ago
 "
     );
 }

@@ -21,8 +21,11 @@ use crate::{output, text};
 /// Connections may end by themselves for this long; then the servers go, and the connections with them.
 const SERVERS_STAY: Duration = Duration::from_secs(2);
 
-/// After this nobody is asked any more.
+/// After this it is told again, which ends it at once.
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
+
+/// A supervisor that was told twice must have ended by then.
+const KILL_AFTER: Duration = Duration::from_secs(2);
 
 /// Log lines kept.
 const LINES_MAX: usize = 200;
@@ -114,7 +117,7 @@ impl Daemon {
                     servers.stop().await;
                 }
                 () = tokio::time::sleep_until(begun + STOP_DEADLINE) => {
-                    output::eprint("the daemon does not end; it is killed\n");
+                    output::eprint("the daemon takes too long; ended at once\n");
                     break;
                 }
             }
@@ -123,10 +126,15 @@ impl Daemon {
         servers.stop().await;
     }
 
-    /// The supervisor first, or it would start its children again. Nothing happens to what has ended.
+    /// Ends it now: a supervisor that is told to stop twice kills its children and exits. One that does not is killed, and
+    /// first, or it would start its children again. Nothing happens to what has ended.
     async fn kill(&mut self) {
-        // An error means that it has ended.
-        self.child.kill().await.unwrap_or(());
+        self.signal(Signal::TERM);
+        let ended = tokio::time::timeout(KILL_AFTER, self.child.wait()).await;
+        if ended.is_err() {
+            // An error means that it has ended.
+            self.child.kill().await.unwrap_or(());
+        }
         for &pid in &self.children {
             let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             if name.starts_with(CHILD_NAME) {
