@@ -24,15 +24,11 @@ fn a_backend_that_dies_goes_down_and_comes_back_and_no_client_sees_it() {
     assert!(!down.reason.is_empty(), "{down:?}");
     assert_eq!(daemon.backend("web", "b1").state, "up");
     let metrics = daemon.metrics();
-    let up = metrics.series.iter().find(|(series, _)| {
-        series.starts_with("evenkeel_backend_up{") && series.contains("backend=\"b2\"")
-    });
-    assert_eq!(
-        up.map(|(_, value)| *value),
-        Some(0.0),
-        "{:?}",
-        metrics.series
-    );
+    let is = |state| {
+        let labels = [("backend", "b2"), ("state", state)];
+        metrics.value("evenkeel_backend_state", &labels)
+    };
+    assert_eq!((is("down"), is("up")), (Some(1.0), Some(0.0)));
 
     backends[1].resume();
     daemon.wait_backends_up();

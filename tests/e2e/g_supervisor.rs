@@ -143,8 +143,9 @@ fn orphans_keep_the_last_verdicts_and_the_monitor() {
             .ok()?
             .1;
         let metrics = evenkeel_testkit::Metrics::parse(&scraped).ok()?;
-        let up = metrics.value("evenkeel_backend_up", &[("backend", "b2")]);
-        (up == Some(0.0)).then_some(())
+        let labels = [("backend", "b2"), ("state", "down")];
+        let down = metrics.value("evenkeel_backend_state", &labels);
+        (down == Some(1.0)).then_some(())
     });
     for _ in 0..10 {
         assert_eq!(one_shot(address).as_deref(), Ok("b1"));

@@ -1,11 +1,12 @@
 //! A broken configuration changes nothing, and whoever asked is told where it is broken.
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use evenkeel_control::operator::{Answer, ServiceStatus};
 use evenkeel_testkit::{Backend, Config, Mode, Service};
 
-use crate::{start, tally};
+use crate::{PROGRAM, start, tally};
 
 /// Broken files, with what is expected of each: `line:column: message` a line.
 fn broken() -> Vec<(PathBuf, String)> {
@@ -36,11 +37,12 @@ fn first_line(expected: &str) -> Option<&str> {
 
 #[test]
 fn check_names_file_and_line_of_each() {
-    let backend = Backend::start("b1", Mode::Name);
-    let daemon = start(&Config::new([Service::new("web", [&backend])]));
     for (path, expected) in broken() {
         let file = path.display().to_string();
-        let output = daemon.run(&["check", &file]);
+        let output = Command::new(PROGRAM)
+            .args(["check", &file])
+            .output()
+            .unwrap();
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text).into_owned();
         assert_eq!(output.status.code(), Some(3), "{file}\n{text}");

@@ -279,6 +279,8 @@ fn idle_connections_hold_no_buffer() {
         (backend.open() == CLIENTS + 20).then_some(())
     });
     let after = proc::memory_kib(worker).unwrap();
+    let held = daemon.metrics().value("evenkeel_worker_buffer_bytes", &[]);
+    assert_eq!(held, Some(0.0), "every buffer is back in the pool");
     // Below the smallest sensible buffer for each.
     let each = after.saturating_sub(before) * 1024 / CLIENTS as u64;
     assert!(each < 6_000, "{each} bytes for an idle connection");

@@ -38,7 +38,7 @@ struct State {
 /// One datagram: its assignments by name.
 pub type Notice = BTreeMap<String, String>;
 
-/// systemd keeps no more (FileDescriptorStoreMax of a unit is set much lower).
+/// FileDescriptorStoreMax of the unit.
 const STORE_MAX: usize = 4_096;
 
 impl Default for ServiceManager {
@@ -107,7 +107,8 @@ impl ServiceManager {
         command
             .args(["-c", "export LISTEN_PID=$$; exec \"$0\" \"$@\""])
             .arg(binary)
-            .env("NOTIFY_SOCKET", self.socket());
+            .env("NOTIFY_SOCKET", self.socket())
+            .env("FDSTORE", STORE_MAX.to_string());
         let state = self.shared.state();
         if !state.store.is_empty() {
             let names: Vec<_> = state.store.iter().map(|(name, _)| name.as_str()).collect();
