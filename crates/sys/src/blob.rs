@@ -1,7 +1,8 @@
 //! Immutable bytes in a sealed memory file: how anything larger than a message travels between processes.
 
-use std::io::{self, Read as _, Seek as _, Write as _};
+use std::io::{self, Write as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt as _;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 
@@ -16,7 +17,6 @@ pub fn seal(name: &str, bytes: &[u8]) -> io::Result<OwnedFd> {
     let fd = rustix::fs::memfd_create(name, MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?;
     let mut file = std::fs::File::from(fd);
     file.write_all(bytes)?;
-    file.rewind()?;
     let all = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
     rustix::fs::fcntl_add_seals(&file, all)?;
     Ok(file.into())
@@ -31,15 +31,14 @@ pub fn read(fd: OwnedFd) -> io::Result<Vec<u8>> {
     if !rustix::fs::fcntl_get_seals(&fd)?.contains(SealFlags::WRITE | SealFlags::SHRINK) {
         return Err(invalid("a blob that is not sealed"));
     }
-    let mut file = std::fs::File::from(fd);
+    let file = std::fs::File::from(fd);
     let size = file.metadata()?.len();
     if size > BLOB_BYTES_MAX {
         return Err(invalid("a blob that is too large"));
     }
-    // The offset is shared with every other holder of this descriptor, so it is set and not assumed.
-    file.rewind()?;
-    let mut bytes = Vec::with_capacity(usize::try_from(size).unwrap_or(0));
-    file.take(size).read_to_end(&mut bytes)?;
+    let mut bytes = vec![0; usize::try_from(size).unwrap_or(0)];
+    // The file offset is shared with every other process that reads this blob now, so it is not used.
+    file.read_exact_at(&mut bytes, 0)?;
     Ok(bytes)
 }
 

@@ -1,0 +1,197 @@
+//! What `evenkeel status` shows.
+
+use std::time::Duration;
+
+use evenkeel_control::operator::{
+    BackendStatus, MonitorStatus, ServiceStatus, Status, WorkerStatus,
+};
+use evenkeel_plan::{BackendRecord, Scheduler, ServiceRecord, SlotIdx};
+use evenkeel_scoreboard::{
+    AdminState, BackendCount, GlobalCount, HealthState, ServiceCount, SlotState, WorkerCount,
+};
+use evenkeel_sys::clock::{monotonic_ms, unix_seconds};
+
+use crate::life::{ChildPhase, Who};
+use crate::perform::{Supervisor, slot_state};
+
+/// The monitor counts as late here when it has not turned for this long.
+const MONITOR_LATE_MS: u64 = 1_000;
+
+impl Supervisor {
+    pub(crate) fn status(&self) -> Status {
+        Status {
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            phase: self.state.phase.as_str().to_owned(),
+            started_unix: self.board.get(GlobalCount::Started),
+            config: self.config.display().to_string(),
+            generation: self.plan.generation,
+            last_reload: self.last_reload.clone(),
+            descriptor_limit: self.descriptor_limit,
+            metrics: self.metrics.values().map(|(address, _)| *address).collect(),
+            descriptor_store: self.store.keeps(),
+            warnings: self.status_warnings(),
+            monitor: self.monitor_status(),
+            workers: self.worker_statuses(),
+            services: self
+                .plan
+                .services()
+                .map(|sealed| self.service_status(sealed.record()))
+                .collect(),
+        }
+    }
+
+    fn status_warnings(&self) -> Vec<String> {
+        let mut warnings = self.warnings.clone();
+        if let Some(reload) = self.last_reload.as_ref().filter(|reload| !reload.applied) {
+            warnings.push(format!("the last reload was refused: {}", reload.message));
+        }
+        warnings
+    }
+
+    fn monitor_status(&self) -> MonitorStatus {
+        let now = self.began.elapsed();
+        let age_ms = monotonic_ms().saturating_sub(self.board.get(GlobalCount::MonitorBeat));
+        let state = match self.state.monitor.phase {
+            ChildPhase::Absent { not_before } if not_before > now => "backing-off",
+            ChildPhase::Absent { .. } | ChildPhase::Started { .. } => "starting",
+            ChildPhase::Live { .. } if age_ms < MONITOR_LATE_MS => "live",
+            ChildPhase::Live { .. } | ChildPhase::Late { .. } => "late",
+            ChildPhase::Draining { .. } => "draining",
+        };
+        MonitorStatus {
+            pid: self.children.get(Who::Monitor).map_or(0, |child| child.pid),
+            state: state.to_owned(),
+            incarnation: self.state.monitor.incarnation,
+            age_ms,
+        }
+    }
+
+    fn worker_statuses(&self) -> Vec<WorkerStatus> {
+        let now = self.began.elapsed();
+        let now_ms = monotonic_ms();
+        let slots = self.state.slots.iter().enumerate();
+        slots
+            .filter_map(|(index, slot)| {
+                let index = u16::try_from(index).ok()?;
+                let state = slot_state(slot, now);
+                let cells = self.board.slot(SlotIdx(index));
+                let counts = self.board.row(SlotIdx(index), 0).worker();
+                let running = self.children.get(Who::Worker(SlotIdx(index)));
+                (state != SlotState::Empty).then(|| WorkerStatus {
+                    slot: index,
+                    pid: running.map_or(0, |running| running.pid),
+                    state: state.as_str().to_owned(),
+                    incarnation: cells.incarnation(),
+                    crashes: cells.crashes(),
+                    adopted_by: slot.adopted_by.map(|by| by.0),
+                    generation: cells.generation(),
+                    heartbeat_age_ms: now_ms.saturating_sub(cells.last_beat()),
+                    cpu: self.machine.cpu(index, self.state.settings.workers),
+                    active: counts.get(WorkerCount::Active),
+                    accepted: counts.get(WorkerCount::Accepted),
+                    adopted: counts.get(WorkerCount::Adopted),
+                    accept_exhausted: counts.get(WorkerCount::AcceptExhausted),
+                    log_dropped: counts.get(WorkerCount::LogDropped),
+                })
+            })
+            .collect()
+    }
+
+    fn service_status(&self, record: &ServiceRecord) -> ServiceStatus {
+        let sum = |count| self.board.sum_service(record.cell, count);
+        let failed = ServiceCount::FAILURES
+            .iter()
+            .map(|&count| (failure_name(count).to_owned(), sum(count)));
+        let backends: Vec<BackendStatus> = record
+            .backends()
+            .map(|backend| self.backend_status(record, &backend))
+            .collect();
+        ServiceStatus {
+            name: record.name().to_string(),
+            listeners: record
+                .listeners()
+                .filter_map(|listener| self.sockets.address(listener.cell))
+                .collect(),
+            scheduler: match record.spec.scheduler {
+                Scheduler::Rr => "rr",
+                Scheduler::Wrr => "wrr",
+            }
+            .to_owned(),
+            pool: record.spec.pool.as_ref().map(ToString::to_string),
+            active: sum(ServiceCount::Active),
+            accepted: sum(ServiceCount::Accepted),
+            relayed: sum(ServiceCount::Relayed),
+            failed: failed.collect(),
+            retries: sum(ServiceCount::Retries),
+            bytes_received: sum(ServiceCount::BytesReceived),
+            bytes_sent: sum(ServiceCount::BytesSent),
+            accepted_by_slot: self.accepted_by_slot(record),
+            serving: record.backends().any(|backend| self.is_eligible(&backend)),
+            backends,
+        }
+    }
+
+    fn accepted_by_slot(&self, record: &ServiceRecord) -> std::collections::BTreeMap<u16, u64> {
+        let used = self.board.get(GlobalCount::SlotsUsed);
+        (0..u16::try_from(used).unwrap_or(u16::MAX))
+            .map(|slot| {
+                let row = self.board.row(SlotIdx(slot), 0);
+                (slot, row.service(record.cell).get(ServiceCount::Accepted))
+            })
+            .collect()
+    }
+
+    fn is_eligible(&self, backend: &BackendRecord<'_>) -> bool {
+        let cells = self.board.backend(backend.cell);
+        let health = cells.verdict().state;
+        backend.spec.weight > 0
+            && health != HealthState::Down
+            && cells.admin().state == AdminState::Enabled
+    }
+
+    fn backend_status(&self, record: &ServiceRecord, backend: &BackendRecord<'_>) -> BackendStatus {
+        let sum = |count| self.board.sum_backend(backend.cell, count);
+        let cells = self.board.backend(backend.cell);
+        let verdict = cells.verdict();
+        let identity = record.identity(&backend.spec.name);
+        let report = self
+            .reports
+            .get(&backend.cell)
+            .filter(|report| report.identity == identity);
+        let since_unix = match verdict.since_ms {
+            0 => 0,
+            since => unix_seconds().saturating_sub(monotonic_ms().saturating_sub(since) / 1_000),
+        };
+        BackendStatus {
+            name: backend.spec.name.to_string(),
+            address: backend.spec.address,
+            weight: backend.spec.weight,
+            state: verdict.state.as_str().to_owned(),
+            since_unix,
+            reason: report.map_or_else(String::new, |report| report.reason.clone()),
+            answer: report.map_or_else(String::new, |report| report.answer.clone()),
+            check_ms: Duration::from_micros(cells.check_duration_us()).as_secs_f64() * 1_000.0,
+            checked_unix: report.map_or(0, |report| report.checked_unix),
+            active: sum(BackendCount::Active),
+            connections: sum(BackendCount::Connections),
+            connect_failures: sum(BackendCount::ConnectFailures),
+            resets: sum(BackendCount::Resets),
+            bytes_sent: sum(BackendCount::BytesSent),
+            bytes_received: sum(BackendCount::BytesReceived),
+            cell: backend.cell.0,
+        }
+    }
+}
+
+fn failure_name(count: ServiceCount) -> &'static str {
+    match count {
+        ServiceCount::NoBackend => "no_backend",
+        ServiceCount::ConnectFailed => "connect",
+        ServiceCount::Exhausted => "exhausted",
+        ServiceCount::ClientGone => "client_gone",
+        ServiceCount::WorkerDied => "worker_died",
+        ServiceCount::DrainCut => "drain_cut",
+        _ => "other",
+    }
+}
