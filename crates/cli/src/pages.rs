@@ -41,9 +41,10 @@ pub(crate) fn manual(directory: Option<&Path>) -> Result<ExitCode, Failure> {
 
 /// A generated page of docs/.
 pub(crate) fn reference(page: Page) -> Result<ExitCode, Failure> {
-    match page {
-        Page::Config => output::print(&evenkeel_config::reference_markdown())?,
-        Page::Metrics => return Err(Failure::new(Exit::Failed, "there are no metrics yet")),
-    }
+    let text = match page {
+        Page::Config => evenkeel_config::reference_markdown(),
+        Page::Metrics => evenkeel_metrics::reference_markdown(),
+    };
+    output::print(&text)?;
     Ok(Exit::Ok.into())
 }

@@ -53,6 +53,7 @@ pub(super) struct Log {
 impl Daemon {
     pub(super) fn start(config: &Path, runtime_dir: &Path) -> io::Result<(Self, Log)> {
         let mut child = Command::new(evenkeel_sys::process::image())
+            .arg0("evenkeel")
             .arg("run")
             .arg("--config")
             .arg(config)

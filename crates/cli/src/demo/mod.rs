@@ -17,7 +17,6 @@ mod servers;
 mod view;
 
 use std::io::{self, IsTerminal as _};
-use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -97,9 +96,10 @@ async fn show(
     let Some(first) = until_running(directory, daemon, log, stop).await? else {
         return Ok(());
     };
-    output::print(&introduction(&first, servers, directory))?;
-    let mut face = Face::open(plain, &first, servers);
     let mut view = View::new(first, Instant::now());
+    let introduction = introduction(&view, servers, directory);
+    output::print(&introduction)?;
+    let mut face = Face::open(plain, &view, servers, introduction.lines().count());
     let mut turns = 0_u32;
     let mut turn = tokio::time::interval(TURN);
     turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -168,16 +168,12 @@ async fn until_running(
 }
 
 /// What is printed first: where to go, and what to try.
-fn introduction(status: &Status, servers: &Servers, directory: &Directory) -> String {
+fn introduction(view: &View, servers: &Servers, directory: &Directory) -> String {
     let paint = output::paint_stdout();
-    let address = |addresses: &[SocketAddr]| addresses.first().map(ToString::to_string);
-    let service = status
-        .services
-        .first()
-        .and_then(|service| address(&service.listeners))
-        .unwrap_or_default();
+    let status = &view.status;
+    let service = view.address();
     let mut text = format!("{}\n", paint.bold(&format!("http://{service}/")));
-    if let Some(metrics) = address(&status.metrics) {
+    if let Some(metrics) = status.metrics.first() {
         text.push_str(&format!("http://{metrics}/metrics\n"));
     }
     text.push_str("\nTry in another terminal:\n");
@@ -226,13 +222,13 @@ enum Face {
 
 impl Face {
     /// A screen on a terminal that can do it, else lines.
-    fn open(plain: bool, status: &Status, servers: &Servers) -> Self {
+    fn open(plain: bool, view: &View, servers: &Servers, lines_above: usize) -> Self {
         let terminal = io::stdout().is_terminal() && io::stdin().is_terminal();
         let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
         if plain || !terminal || dumb {
             return Self::Lines(Lines::default());
         }
-        match Screen::open(status.workers.len(), servers.count()) {
+        match Screen::open(view.status.workers.len(), servers.count(), lines_above) {
             Ok(screen) => Self::Screen(Box::new(screen)),
             // A terminal that does not say where its cursor is.
             Err(_) => Self::Lines(Lines::default()),

@@ -21,11 +21,19 @@ use crate::text::{self, Tone};
 /// Workers that are shown; the others are summed up in a line.
 const WORKERS_MAX: usize = 12;
 
-/// Lines of the daemon's log.
+/// Lines of the daemon's log; fewer on a low terminal.
 const LOG_LINES: u16 = 5;
+const LOG_LINES_MIN: u16 = 1;
 
-/// Cells of a full bar.
-const BAR_CELLS: u64 = 24;
+/// Columns of both tables before the last, and blanks between columns.
+const COLUMNS: [u16; 5] = [10, 8, 11, 12, 8];
+const COLUMN_GAP: u16 = 2;
+
+/// Cells of a full bar; fewer on a narrow terminal.
+const BAR_CELLS: u16 = 24;
+
+/// Cells of the percentage before a bar.
+const PERCENT_CELLS: u16 = 6;
 
 pub(super) struct Screen {
     terminal: Terminal<CrosstermBackend<Stdout>>,
@@ -52,12 +60,18 @@ pub(super) fn quit_pressed() -> bool {
 }
 
 impl Screen {
-    /// Takes the terminal; it is given back on drop.
-    pub(super) fn open(workers: usize, backends: usize) -> io::Result<Self> {
-        let rows = Heights::of(workers, backends);
+    /// Takes the terminal, below the `lines_above` that were printed; it is given back on drop.
+    pub(super) fn open(workers: usize, backends: usize, lines_above: usize) -> io::Result<Self> {
+        let (_, rows) = crossterm::terminal::size()?;
+        let above = u16::try_from(lines_above).unwrap_or(u16::MAX);
+        let heights = Heights::of(workers, backends);
+        let least = heights.all(LOG_LINES_MIN);
+        let height = rows
+            .saturating_sub(above)
+            .clamp(least, heights.all(LOG_LINES));
         enable_raw_mode()?;
         let options = TerminalOptions {
-            viewport: Viewport::Inline(rows.all()),
+            viewport: Viewport::Inline(height),
         };
         match Terminal::with_options(CrosstermBackend::new(stdout()), options) {
             Ok(terminal) => Ok(Self { terminal }),
@@ -103,8 +117,8 @@ impl Heights {
     }
 
     /// Title, two tables, log, keys, and blank lines between.
-    fn all(&self) -> u16 {
-        1 + 1 + self.backends + 1 + self.workers + 1 + LOG_LINES + 1
+    fn all(&self, log_lines: u16) -> u16 {
+        1 + 1 + self.backends + 1 + self.workers + 1 + log_lines + 1
     }
 }
 
@@ -122,7 +136,12 @@ fn draw(frame: &mut Frame<'_>, view: &View, servers: &Servers, log: &Log) {
     ])
     .areas(frame.area());
     frame.render_widget(title_line(view), title);
-    frame.render_widget(backend_table(view, servers), backends);
+    let fixed: u16 = COLUMNS.iter().map(|column| column + COLUMN_GAP).sum();
+    let bar_cells = backends
+        .width
+        .saturating_sub(fixed + PERCENT_CELLS)
+        .min(BAR_CELLS);
+    frame.render_widget(backend_table(view, servers, bar_cells), backends);
     frame.render_widget(worker_table(view), workers);
     let shown: Vec<Line<'_>> = log
         .tail(lines.height.into())
@@ -136,9 +155,12 @@ fn title_line(view: &View) -> Line<'static> {
     let status = &view.status;
     let seconds = view.started.elapsed().as_secs();
     Line::from(vec![
-        Span::styled("evenkeel ", Style::new().add_modifier(Modifier::BOLD)),
+        Span::styled(
+            format!("http://{}/", view.address()),
+            Style::new().add_modifier(Modifier::BOLD),
+        ),
         Span::raw(format!(
-            "{}  {}, {:.0}/s  for {}",
+            "  {}  {}, {:.0}/s  for {}",
             status.phase,
             text::count(view.accepted(), "connection"),
             view.rate,
@@ -147,7 +169,7 @@ fn title_line(view: &View) -> Line<'static> {
     ])
 }
 
-fn backend_table(view: &View, servers: &Servers) -> Table<'static> {
+fn backend_table(view: &View, servers: &Servers, bar_cells: u16) -> Table<'static> {
     let rows = view.backends().iter().map(|backend| {
         let permille = view.permille(backend);
         let pid = servers
@@ -159,29 +181,23 @@ fn backend_table(view: &View, servers: &Servers) -> Table<'static> {
             Line::styled(backend.state.clone(), style(&backend.state)),
             Line::raw(text::grouped(backend.connections)).right_aligned(),
             Line::raw(text::grouped(backend.active)).right_aligned(),
-            Line::raw(format!("{:>2} % {}", (permille + 5) / 10, bar(permille))),
+            Line::raw(format!(
+                "{:>2} % {}",
+                (permille + 5) / 10,
+                bar(permille, bar_cells)
+            )),
         ])
     });
-    Table::new(
-        rows,
-        [
-            Constraint::Length(10),
-            Constraint::Length(8),
-            Constraint::Length(11),
-            Constraint::Length(12),
-            Constraint::Length(8),
-            Constraint::Min(10),
-        ],
-    )
-    .column_spacing(2)
-    .header(heading([
-        ("SERVER", false),
-        ("PID", true),
-        ("STATE", false),
-        ("CONNECTIONS", true),
-        ("ACTIVE", true),
-        ("SHARE", false),
-    ]))
+    Table::new(rows, columns())
+        .column_spacing(COLUMN_GAP)
+        .header(heading([
+            ("SERVER", false),
+            ("PID", true),
+            ("STATE", false),
+            ("CONNECTIONS", true),
+            ("ACTIVE", true),
+            ("SHARE", false),
+        ]))
 }
 
 fn worker_table(view: &View) -> Table<'static> {
@@ -217,26 +233,22 @@ fn worker_table(view: &View) -> Table<'static> {
             Line::default(),
         ]));
     }
-    Table::new(
-        rows,
-        [
-            Constraint::Length(10),
-            Constraint::Length(8),
-            Constraint::Length(11),
-            Constraint::Length(12),
-            Constraint::Length(8),
-            Constraint::Min(10),
-        ],
-    )
-    .column_spacing(2)
-    .header(heading([
-        ("WORKER", false),
-        ("PID", true),
-        ("STATE", false),
-        ("ACCEPTED", true),
-        ("ACTIVE", true),
-        ("CRASHES", false),
-    ]))
+    Table::new(rows, columns())
+        .column_spacing(COLUMN_GAP)
+        .header(heading([
+            ("WORKER", false),
+            ("PID", true),
+            ("STATE", false),
+            ("ACCEPTED", true),
+            ("ACTIVE", true),
+            ("CRASHES", false),
+        ]))
+}
+
+/// The fixed columns, and what is left for the last.
+fn columns() -> impl Iterator<Item = Constraint> {
+    let fixed = COLUMNS.into_iter().map(Constraint::Length);
+    fixed.chain([Constraint::Min(PERCENT_CELLS)])
 }
 
 /// Words, and whether the column is of numbers.
@@ -248,8 +260,9 @@ fn heading<const COLUMNS: usize>(columns: [(&'static str, bool); COLUMNS]) -> Ro
     .style(faint())
 }
 
-fn bar(permille: u64) -> String {
-    let cells = (permille * BAR_CELLS).div_ceil(1_000).min(BAR_CELLS);
+fn bar(permille: u64, full: u16) -> String {
+    let full = u64::from(full);
+    let cells = (permille * full).div_ceil(1_000).min(full);
     "█".repeat(usize::try_from(cells).unwrap_or(0))
 }
 

@@ -128,6 +128,7 @@ impl Server {
 
 async fn spawn(name: &str, port: u16) -> io::Result<(Child, u16)> {
     let mut child = Command::new(evenkeel_sys::process::image())
+        .arg0("evenkeel")
         .args(["demo-backend", "--name", name, "--port", &port.to_string()])
         .env_remove(ROLE_VARIABLE)
         .stdin(Stdio::piped())

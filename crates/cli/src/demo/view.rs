@@ -47,6 +47,16 @@ impl View {
         accepted(&self.status)
     }
 
+    /// Where the demo's one service listens.
+    pub(super) fn address(&self) -> String {
+        let services = self.status.services.iter();
+        let mut addresses = services.flat_map(|service| &service.listeners);
+        addresses
+            .next()
+            .map(ToString::to_string)
+            .unwrap_or_default()
+    }
+
     /// The backends of the demo's one service.
     pub(super) fn backends(&self) -> &[BackendStatus] {
         match self.status.services.first() {
