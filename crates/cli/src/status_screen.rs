@@ -41,10 +41,12 @@ pub(crate) fn render(status: &Status, now_unix: u64, paint: Paint) -> String {
     page
 }
 
-/// Backends that are eligible.
+/// Backends known to work, or taken to because nobody checks them.
 pub(crate) fn backends_up(service: &ServiceStatus) -> usize {
     let backends = service.backends.iter();
-    backends.filter(|backend| takes_work(backend)).count()
+    backends
+        .filter(|backend| matches!(backend.state.as_str(), "up" | "unchecked"))
+        .count()
 }
 
 /// How good a state of a worker or a backend is.
@@ -57,20 +59,17 @@ pub(crate) fn tone_of(state: &str) -> Tone {
     }
 }
 
-fn takes_work(backend: &BackendStatus) -> bool {
-    matches!(backend.state.as_str(), "up" | "unchecked") && backend.weight > 0
-}
-
 /// What is wrong; or, in one line, that nothing is.
 fn head(status: &Status, now_unix: u64, paint: Paint) -> String {
     let findings = findings(status, now_unix);
     if findings.is_empty() {
-        let backends: usize = status.services.iter().map(backends_up).sum();
+        let up: usize = status.services.iter().map(backends_up).sum();
+        let all: usize = status.services.iter().map(|s| s.backends.len()).sum();
         return format!(
-            "{} {} serving, {} up, {} live\n",
+            "{} {} serving, {up} of {} up, {} live\n",
             paint.green("ALL IS WELL:"),
             text::count(status.services.len() as u64, "service"),
-            text::count(backends as u64, "backend"),
+            text::count(all as u64, "backend"),
             text::count(status.workers.len() as u64, "worker"),
         );
     }

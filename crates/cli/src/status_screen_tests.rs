@@ -157,7 +157,7 @@ fn a_healthy_daemon_says_so_in_one_line() {
     let page = render(&status, NOW, Paint::OFF);
     assert_eq!(
         page.lines().next(),
-        Some("ALL IS WELL: 1 service serving, 2 backends up, 1 worker live")
+        Some("ALL IS WELL: 1 service serving, 2 of 2 backends up, 1 worker live")
     );
 }
 

@@ -178,21 +178,18 @@ fn introduction(view: &View, servers: &Servers, directory: &Directory) -> String
     }
     text.push_str("\nTry in another terminal:\n");
     let mut suggest = |command: String, what: &str| {
-        text.push_str(&format!("  {command:<44}{}\n", paint.dim(what)));
+        text.push_str(&format!("  {command:<34}{}\n", paint.dim(what)));
     };
-    suggest(
-        format!("curl http://{service}/"),
-        "again and again: each server in turn",
-    );
+    suggest(format!("curl http://{service}/"), "each server in turn");
     if let Some(worker) = status.workers.iter().find(|worker| worker.pid > 0) {
         suggest(
             format!("kill -9 {}", worker.pid),
-            "a worker: another takes its place, nobody is refused",
+            "a worker: the next one is there at once",
         );
     }
     if let Some(pid) = servers.pids().next() {
         let what = format!(
-            "a server: the others get its share; it is back after {} s",
+            "a server: the others take over; back in {} s",
             RESTART_AFTER.as_secs()
         );
         suggest(format!("kill {pid}"), &what);

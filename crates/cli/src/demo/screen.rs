@@ -145,7 +145,7 @@ fn draw(frame: &mut Frame<'_>, view: &View, servers: &Servers, log: &Log) {
     frame.render_widget(worker_table(view), workers);
     let shown: Vec<Line<'_>> = log
         .tail(lines.height.into())
-        .map(|line| Line::styled(line, faint()))
+        .map(|line| Line::styled(without_date(line), faint()))
         .collect();
     frame.render_widget(Paragraph::new(shown), lines);
     frame.render_widget(Line::styled("q: quit", faint()), keys);
@@ -243,6 +243,14 @@ fn worker_table(view: &View) -> Table<'static> {
             ("ACTIVE", true),
             ("CRASHES", false),
         ]))
+}
+
+/// A log line from its time of day on: the day is known, and a terminal is narrow.
+fn without_date(line: &str) -> &str {
+    match line.split_once('T') {
+        Some((date, rest)) if date.len() == 10 && date.starts_with('2') => rest,
+        _ => line,
+    }
 }
 
 /// The fixed columns, and what is left for the last.
