@@ -185,6 +185,8 @@ fn backends(page: &Page, board: &Scoreboard, record: &ServiceRecord, now_ms: u64
             let is = u64::from(state == verdict.state);
             page.set(table::BACKEND_STATE, labels, is);
         }
+        let up = matches!(verdict.state, HealthState::Up | HealthState::Unchecked);
+        page.set(table::BACKEND_UP, labels, u64::from(up));
         let admin = cells.admin();
         for (state, word) in [
             (AdminState::Enabled, "enabled"),

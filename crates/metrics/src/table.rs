@@ -97,6 +97,8 @@ table! {
 
     BACKEND_STATE Gauge "evenkeel_backend_state" "0 or 1" ["service", "backend", "state"]
         "1 for the state that health checks give: starting, up, down, unchecked; 0 for the others.";
+    BACKEND_UP Gauge "evenkeel_backend_up" "0 or 1" ["service", "backend"]
+        "1 while the backend is up or unchecked, 0 while it is down or nothing is known of it yet.";
     BACKEND_ADMIN Gauge "evenkeel_backend_admin_state" "0 or 1" ["service", "backend", "state"]
         "1 for the state that an operator has set: enabled, drain, disabled; 0 for the others.";
     BACKEND_WEIGHT Gauge "evenkeel_backend_weight" "number" ["service", "backend"]
