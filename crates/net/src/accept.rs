@@ -110,6 +110,12 @@ impl Queue {
             result => self.pace.note(result).map(Some),
         }
     }
+
+    /// The socket.
+    #[must_use]
+    pub fn into_socket(self) -> OwnedFd {
+        self.socket
+    }
 }
 
 fn accept_now(socket: BorrowedFd<'_>) -> io::Result<Accepted> {

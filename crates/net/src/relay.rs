@@ -62,16 +62,17 @@ pub struct Ended {
     pub down: u64,
 }
 
-/// Relays between `client` and `backend` until both directions have ended or one side fails, then closes both.
+/// Relays between `client` and `backend` until both directions have ended or one side fails. The caller then closes both
+/// by dropping them, which ends them as they have to end: in order, or by a reset.
 ///
 /// Both must have linger 0 (see the crate). An idle timeout would be one more thing to wait for beside the two directions.
 ///
 /// # Cancel safety
-/// Dropping the future resets both connections.
-pub async fn relay(client: TcpStream, backend: TcpStream, meter: &impl Meter) -> Ended {
+/// The future can be dropped; dropping the sockets then resets both connections.
+pub async fn relay(client: &TcpStream, backend: &TcpStream, meter: &impl Meter) -> Ended {
     let mut relay = Relay {
-        client: &client,
-        backend: &backend,
+        client,
+        backend,
         meter,
         up: Flow::default(),
         down: Flow::default(),

@@ -46,7 +46,7 @@ impl Rig {
         reset_on_close(&inner_backend).unwrap();
         let counts = Rc::new(Counts::default());
         let meter = Rc::clone(&counts);
-        let relay = spawn_local(async move { relay(inner_client, inner_backend, &*meter).await });
+        let relay = spawn_local(async move { relay(&inner_client, &inner_backend, &*meter).await });
         Self {
             client,
             backend,
@@ -337,7 +337,7 @@ fn the_relays_own_state_is_small() {
     run(async {
         let (client, backend) = (pair().await.0, pair().await.0);
         let counts = Counts::default();
-        let future = relay(client, backend, &counts);
+        let future = relay(&client, &backend, &counts);
         let size = size_of_val(&future);
         assert!(size <= 640, "{size} bytes");
         drop(future);
