@@ -1,0 +1,203 @@
+//! One connection's books: opened when it is accepted, balanced whatever ends it.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use evenkeel_net::relay::{End, Meter};
+use evenkeel_scoreboard::{BackendCount, ListenerCount, ServiceCount, ServiceRow, WorkerCount};
+
+use crate::handle::Held;
+use crate::plan::{Listener, Service};
+use crate::worker::Worker;
+
+/// How a connection ended. Each is counted in one cell of its service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// It was connected to a backend, and has ended.
+    Relayed(End),
+    /// No backend was eligible.
+    NoBackend,
+    /// Every backend that was tried failed.
+    ConnectFailed,
+    /// A resource of our own was lacking.
+    Exhausted,
+    /// The client had gone before there was a backend.
+    ClientGone,
+    /// We ended it: the drain deadline has passed.
+    Cut,
+    /// A bug ended it. Counts as a resource of our own that was lacking.
+    Panicked,
+}
+
+impl Outcome {
+    fn count(self) -> ServiceCount {
+        match self {
+            Self::Relayed(_) => ServiceCount::Relayed,
+            Self::NoBackend => ServiceCount::NoBackend,
+            Self::ConnectFailed => ServiceCount::ConnectFailed,
+            Self::Exhausted | Self::Panicked => ServiceCount::Exhausted,
+            Self::ClientGone => ServiceCount::ClientGone,
+            Self::Cut => ServiceCount::DrainCut,
+        }
+    }
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Relayed(End::Client) => "ended by the client",
+            Self::Relayed(End::Backend) => "ended by the backend",
+            Self::Relayed(End::ClientReset) => "reset by the client",
+            Self::Relayed(End::BackendReset) => "reset by the backend",
+            Self::NoBackend => "no backend is eligible",
+            Self::ConnectFailed => "no backend could be reached",
+            Self::Exhausted => "out of resources",
+            Self::ClientGone => "the client was gone",
+            Self::Cut => "cut by the drain deadline",
+            Self::Panicked => "a bug ended it",
+        }
+    }
+}
+
+/// An accepted connection. Dropping it ends its books: one that was not told its outcome was cut, or has panicked.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    pub(crate) worker: Rc<Worker>,
+    /// Until a backend is connected: a relaying connection holds no plan.
+    pub(crate) service: Option<Rc<Service>>,
+    /// The backend that it was picked for.
+    pub(crate) backend: Option<Held>,
+    number: u64,
+    /// The service's cells. They stay its own while a backend handle of it is held.
+    row: ServiceRow,
+    client: SocketAddr,
+    accepted: Instant,
+    up: Cell<u64>,
+    down: Cell<u64>,
+    outcome: Option<Outcome>,
+}
+
+impl Connection {
+    /// Opens the books of a connection that was just accepted.
+    pub(crate) fn open(
+        worker: &Rc<Worker>,
+        listener: Listener,
+        client: SocketAddr,
+        is_adopted: bool,
+    ) -> Self {
+        let own = worker.row.worker();
+        own.add(WorkerCount::Accepted, 1);
+        own.add(WorkerCount::Active, 1);
+        if is_adopted {
+            own.add(WorkerCount::Adopted, 1);
+        }
+        listener.row.add(ListenerCount::Accepted, 1);
+        let row = listener.service.row;
+        row.add(ServiceCount::Accepted, 1);
+        row.add(ServiceCount::Active, 1);
+        Self {
+            number: worker.connections.begin(),
+            worker: Rc::clone(worker),
+            row,
+            service: Some(listener.service),
+            backend: None,
+            client,
+            accepted: Instant::now(),
+            up: Cell::new(0),
+            down: Cell::new(0),
+            outcome: None,
+        }
+    }
+
+    /// Its number, for [`crate::worker::Connections`].
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Counts for its service.
+    pub(crate) fn count(&self, count: ServiceCount) {
+        self.row.add(count, 1);
+    }
+
+    /// Counts for its backend.
+    pub(crate) fn count_backend(&self, count: BackendCount) {
+        if let Some(backend) = &self.backend {
+            backend.handle().row().add(count, 1);
+        }
+    }
+
+    /// Closes the books.
+    pub(crate) fn end(mut self, outcome: Outcome) {
+        self.outcome = Some(outcome);
+    }
+
+    fn log(&self, outcome: Outcome) {
+        let identity = self.backend.as_ref().map(|held| held.handle().identity());
+        let service = match (&self.service, identity) {
+            (Some(service), _) => service.name(),
+            // Neither name has a slash.
+            (None, Some(identity)) => identity.split('/').next().unwrap_or(identity),
+            (None, None) => "",
+        };
+        if outcome == Outcome::Panicked {
+            tracing::error!(service, client = %self.client, "a connection was ended by a bug");
+        }
+        tracing::debug!(
+            service,
+            client = %self.client,
+            backend = identity.unwrap_or("-"),
+            duration_ms = u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX),
+            bytes_received = self.up.get(),
+            bytes_sent = self.down.get(),
+            end = outcome.as_str(),
+            "connection"
+        );
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        let outcome = self.outcome.unwrap_or_else(|| {
+            if std::thread::panicking() {
+                Outcome::Panicked
+            } else {
+                Outcome::Cut
+            }
+        });
+        self.count(outcome.count());
+        match outcome {
+            Outcome::Relayed(End::ClientReset) => self.count(ServiceCount::ClientResets),
+            Outcome::Relayed(End::BackendReset) => self.count_backend(BackendCount::Resets),
+            _ => {}
+        }
+        self.row.lower(ServiceCount::Active);
+        self.worker.row.worker().lower(WorkerCount::Active);
+        self.log(outcome);
+        // Before the worker is told, so that nothing is held any more when the last one has ended.
+        self.backend = None;
+        self.service = None;
+        self.worker.connections.end(self.number);
+    }
+}
+
+/// Bytes are counted as they flow, since a connection may live for hours.
+impl Meter for Connection {
+    fn up(&self, count: usize) {
+        let count = count as u64;
+        self.up.set(self.up.get() + count);
+        self.row.add(ServiceCount::BytesReceived, count);
+        if let Some(backend) = &self.backend {
+            backend.handle().row().add(BackendCount::BytesSent, count);
+        }
+    }
+
+    fn down(&self, count: usize) {
+        let count = count as u64;
+        self.down.set(self.down.get() + count);
+        self.row.add(ServiceCount::BytesSent, count);
+        if let Some(backend) = &self.backend {
+            let row = backend.handle().row();
+            row.add(BackendCount::BytesReceived, count);
+        }
+    }
+}
