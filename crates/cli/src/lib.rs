@@ -20,6 +20,7 @@ mod check;
 mod client;
 mod demo;
 mod failure;
+mod findings;
 mod output;
 mod pages;
 mod processes;

@@ -21,8 +21,8 @@ pub(crate) fn child(role: &OsStr) -> ExitCode {
         }
     };
     match role.to_str() {
-        Some("worker") => worker(socket),
-        Some("monitor") => monitor(socket),
+        Some("worker") => evenkeel_worker::main(socket),
+        Some("monitor") => evenkeel_monitor::main(socket),
         _ => {
             output::eprint(&format!("error: there is no role {role:?}\n"));
             Exit::Usage.into()
@@ -39,17 +39,8 @@ pub(crate) fn run(run: Run) -> ExitCode {
             output::eprint(&format!("warning: cannot follow the parent: {error}\n"));
         }
     }
-    supervisor(run.config, runtime_dir::choose(run.runtime_dir.runtime_dir))
-}
-
-fn worker(_socket: std::os::fd::OwnedFd) -> ExitCode {
-    Exit::Failed.into()
-}
-
-fn monitor(_socket: std::os::fd::OwnedFd) -> ExitCode {
-    Exit::Failed.into()
-}
-
-fn supervisor(_config: std::path::PathBuf, _runtime_dir: std::path::PathBuf) -> ExitCode {
-    Exit::Failed.into()
+    evenkeel_supervisor::run(&evenkeel_supervisor::Options {
+        config: run.config,
+        runtime_dir: runtime_dir::choose(run.runtime_dir.runtime_dir),
+    })
 }

@@ -124,7 +124,7 @@ CLIENTS ARE AFFECTED
   * net.ipv4.tcp_migrate_req is off
 
 evenkeel 0.1.0  running for 3 h 12 min  pid 4200
-plan      generation 7 of /etc/evenkeel/evenkeel.toml  last reload 12 min ago: 1 service added
+plan      generation 7 of /etc/evenkeel/evenkeel.toml  last reload applied 12 min ago: 1 service added
 monitor   live  pid 4201  started once  verdicts 40 ms old
 limits    1,048,576 descriptors  sockets kept by systemd
 metrics   http://127.0.0.1:9180/metrics
@@ -165,8 +165,10 @@ fn a_healthy_daemon_says_so_in_one_line() {
 fn every_trouble_has_words() {
     let mut status = sample();
     status.services.clear();
-    status.warnings.clear();
+    status.warnings = vec!["the last reload was refused: 2 errors\nfirst".to_owned()];
     status.workers = vec![worker(0, 4202, "late")];
+    status.workers[0].accept_exhausted = 12;
+    status.workers[0].log_dropped = 1;
     status.phase = "draining".to_owned();
     status.monitor.state = "backing-off".to_owned();
     status.last_reload = Some(LastReload {
@@ -183,6 +185,8 @@ fn every_trouble_has_words() {
         [
             "the daemon is draining: no new connections, it ends when the last one has",
             "worker 0 has not turned for 31 ms",
+            "worker 0 could not accept for lack of descriptors or memory, 12 times so far",
+            "worker 0 dropped log lines, once so far",
             "the monitor is backing-off: health verdicts stay as they were",
             "the last reload was refused 5 s ago: 2 errors first",
         ]

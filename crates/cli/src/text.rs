@@ -96,6 +96,14 @@ pub(crate) fn count(number: u64, noun: &str) -> String {
     format!("{} {noun}{plural}", grouped(number))
 }
 
+/// `once` or `n times`.
+pub(crate) fn times(number: u64) -> String {
+    match number {
+        1 => "once".to_owned(),
+        number => format!("{} times", grouped(number)),
+    }
+}
+
 /// With a comma at each thousand.
 pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();

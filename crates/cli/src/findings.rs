@@ -1,0 +1,157 @@
+//! What is wrong with a daemon, in words, out of its status.
+
+use std::time::Duration;
+
+use evenkeel_control::operator::{ServiceStatus, Status, WorkerStatus};
+
+use crate::status_screen::WORDS_CHARS_MAX;
+use crate::text::{self, one_line};
+
+/// Verdicts older than this are worth a word: the monitor turns many times a second.
+const VERDICT_AGE_MAX: Duration = Duration::from_secs(5);
+
+/// Something that is wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    /// Clients notice it now.
+    pub(crate) urgent: bool,
+    pub(crate) words: String,
+}
+
+/// Everything that deserves attention, the urgent first.
+pub(crate) fn findings(status: &Status, now_unix: u64) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let mut tell = |urgent, words| found.push(Finding { urgent, words });
+    match status.phase.as_str() {
+        "running" => {}
+        "draining" => tell(
+            true,
+            "the daemon is draining: no new connections, it ends when the last one has".to_owned(),
+        ),
+        "delaying" => tell(
+            false,
+            "the daemon is about to stop: it still accepts, then it drains".to_owned(),
+        ),
+        phase => tell(true, format!("the daemon is {phase}")),
+    }
+    for service in &status.services {
+        service_findings(service, now_unix, &mut tell);
+    }
+    let live = status.workers.iter().filter(|w| w.state == "live").count();
+    if live == 0 && status.phase == "running" {
+        tell(true, "no worker is live".to_owned());
+    }
+    for worker in &status.workers {
+        if let Some(words) = worker_finding(worker) {
+            tell(false, words);
+        }
+        for (number, what) in [
+            (
+                worker.accept_exhausted,
+                "could not accept for lack of descriptors or memory",
+            ),
+            (worker.log_dropped, "dropped log lines"),
+        ] {
+            if number > 0 {
+                let slot = worker.slot;
+                let often = text::times(number);
+                tell(false, format!("worker {slot} {what}, {often} so far"));
+            }
+        }
+    }
+    let monitor = &status.monitor;
+    let age = Duration::from_millis(monitor.age_ms);
+    if monitor.state != "live" {
+        tell(
+            false,
+            format!(
+                "the monitor is {}: health verdicts stay as they were",
+                monitor.state
+            ),
+        );
+    } else if age > VERDICT_AGE_MAX {
+        tell(false, format!("health verdicts are {} old", text::age(age)));
+    }
+    if let Some(reload) = &status.last_reload
+        && !reload.applied
+    {
+        tell(
+            false,
+            format!(
+                "the last reload was refused {} ago: {}",
+                text::since(reload.at_unix, now_unix),
+                one_line(&reload.message, 2 * WORDS_CHARS_MAX)
+            ),
+        );
+    }
+    let refusal = status
+        .last_reload
+        .as_ref()
+        .filter(|reload| !reload.applied)
+        .map(|reload| reload.message.as_str());
+    for warning in &status.warnings {
+        // The refused reload was told above, with its time.
+        if refusal.is_some_and(|message| warning.contains(message)) {
+            continue;
+        }
+        tell(false, one_line(warning, 4 * WORDS_CHARS_MAX));
+    }
+    found.sort_by_key(|finding| !finding.urgent);
+    found
+}
+
+fn service_findings(service: &ServiceStatus, now_unix: u64, tell: &mut impl FnMut(bool, String)) {
+    if !service.serving {
+        tell(
+            true,
+            format!(
+                "service {}: no eligible backend, its clients are turned away",
+                service.name
+            ),
+        );
+    }
+    for backend in &service.backends {
+        if backend.state != "down" {
+            continue;
+        }
+        let mut words = format!("service {}: backend {} is down", service.name, backend.name);
+        if backend.since_unix > 0 {
+            let since = text::since(backend.since_unix, now_unix);
+            words.push_str(&format!(" for {since}"));
+        }
+        let causes: Vec<String> = [&backend.reason, &backend.answer]
+            .into_iter()
+            .filter(|cause| !cause.is_empty())
+            .map(|cause| one_line(cause, WORDS_CHARS_MAX))
+            .collect();
+        if !causes.is_empty() {
+            words.push_str(&format!(": {}", causes.join(", ")));
+        }
+        tell(false, words);
+    }
+}
+
+fn worker_finding(worker: &WorkerStatus) -> Option<String> {
+    let slot = worker.slot;
+    let heartbeat = text::age(Duration::from_millis(worker.heartbeat_age_ms));
+    let mut words = match worker.state.as_str() {
+        "live" | "retiring" => return None,
+        "late" => format!("worker {slot} has not turned for {heartbeat}"),
+        "backing-off" => format!(
+            "worker {slot} is not running: started again in a moment, after {}",
+            crashes(worker.crashes)
+        ),
+        state => format!("worker {slot} is {state}"),
+    };
+    if let Some(neighbour) = worker.adopted_by {
+        words.push_str(&format!("; worker {neighbour} accepts for it"));
+    }
+    Some(words)
+}
+
+fn crashes(number: u64) -> String {
+    match number {
+        1 => "1 crash".to_owned(),
+        number => format!("{} crashes", text::grouped(number)),
+    }
+}
