@@ -21,7 +21,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::Shutdown;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
 use socket2::SockRef;
@@ -29,6 +29,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::buffer::Buffer;
+use crate::reset;
 
 /// Told of bytes as they flow, since a connection may live for hours.
 pub trait Meter {
@@ -76,15 +77,13 @@ pub async fn relay(client: &TcpStream, backend: &TcpStream, meter: &impl Meter) 
         meter,
         up: Flow::default(),
         down: Flow::default(),
+        client_reset: None,
+        backend_reset: None,
         first: None,
         is_passed_on: false,
         is_up_first: false,
     };
-    let by = {
-        let mut client_reset = pin!(client.ready(Interest::ERROR));
-        let mut backend_reset = pin!(backend.ready(Interest::ERROR));
-        poll_fn(|cx| relay.poll(cx, client_reset.as_mut(), backend_reset.as_mut())).await
-    };
+    let by = poll_fn(|cx| relay.poll(cx)).await;
     relay.finish(by);
     Ended {
         by,
@@ -99,6 +98,9 @@ struct Relay<'a, M> {
     meter: &'a M,
     up: Flow,
     down: Flow,
+    /// Made when first needed: an idle relay stays small.
+    client_reset: Option<Reset<'a>>,
+    backend_reset: Option<Reset<'a>>,
     /// Whose direction ended first, in order.
     first: Option<End>,
     /// Whether the other side has been told of that.
@@ -107,13 +109,19 @@ struct Relay<'a, M> {
     is_up_first: bool,
 }
 
+type Reset<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+
+fn poll_reset<'a>(
+    watch: &mut Option<Reset<'a>>,
+    socket: &'a TcpStream,
+    cx: &mut Context<'_>,
+) -> Poll<()> {
+    let watch = watch.get_or_insert_with(|| Box::pin(reset(socket)));
+    watch.as_mut().poll(cx)
+}
+
 impl<M: Meter> Relay<'_, M> {
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        client_reset: Pin<&mut impl Future>,
-        backend_reset: Pin<&mut impl Future>,
-    ) -> Poll<End> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         // They take turns in being first, so that one which is always ready cannot use up the task's turn for ever.
         self.is_up_first = !self.is_up_first;
         let end = if self.is_up_first {
@@ -123,12 +131,14 @@ impl<M: Meter> Relay<'_, M> {
         };
         let end = end.or(|| self.pass_end_on());
         // Who is not being read would not be heard, so it is watched for a reset.
-        let end = end.or(|| match self.up.is_deaf() {
-            true => client_reset.poll(cx).map(|_| End::ClientReset),
+        end.or(|| match self.up.is_deaf() {
+            true => poll_reset(&mut self.client_reset, self.client, cx).map(|()| End::ClientReset),
             false => Poll::Pending,
-        });
-        end.or(|| match self.down.is_deaf() {
-            true => backend_reset.poll(cx).map(|_| End::BackendReset),
+        })
+        .or(|| match self.down.is_deaf() {
+            true => {
+                poll_reset(&mut self.backend_reset, self.backend, cx).map(|()| End::BackendReset)
+            }
             false => Poll::Pending,
         })
     }

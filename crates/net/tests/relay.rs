@@ -339,7 +339,7 @@ fn the_relays_own_state_is_small() {
         let counts = Counts::default();
         let future = relay(&client, &backend, &counts);
         let size = size_of_val(&future);
-        assert!(size <= 640, "{size} bytes");
+        assert!(size <= 256, "{size} bytes");
         drop(future);
     });
 }

@@ -20,9 +20,14 @@ use crate::{connect, relay};
 /// One accepted connection, from stage to stage. Whatever ends it early, also a panic or an abort, the guard counts it and
 /// the sockets are reset, since they have linger 0 until an orderly end.
 pub(crate) async fn serve(mut connection: Connection, client: TcpStream) {
-    // It is counted before its socket is closed: who has seen the end finds it in the counters.
-    match connect::connect(&mut connection, &client).await {
-        Ok(backend) => relay::relay(connection, client, backend).await,
+    // What it takes to get a backend is given back once there is one: a connection may relay for hours.
+    let connected = Box::pin(connect::connect(&mut connection, &client)).await;
+    // An end is counted before the sockets are closed: who has seen it finds it in the counters.
+    match connected {
+        Ok(backend) => {
+            let outcome = relay::relay(&connection, &client, &backend).await;
+            connection.end(outcome);
+        }
         Err(outcome) => connection.end(outcome),
     }
 }
