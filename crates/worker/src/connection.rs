@@ -201,3 +201,117 @@ impl Meter for Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use evenkeel_plan::{
+        BackendCell, BackendName, BackendSpec, ConnectSpec, Globals, ListenerCell, ListenerSpec,
+        Plan, Scheduler, Sealed, ServiceCell, ServiceName, ServiceRecord, ServiceSpec, SlotIdx,
+    };
+    use evenkeel_scoreboard::{Capacities, GlobalCount, Scoreboard};
+    use tokio::task::LocalSet;
+
+    use super::*;
+    use crate::plan::View;
+
+    fn plan() -> Plan {
+        let address = SocketAddr::from(([127, 0, 0, 1], 1));
+        let spec = ServiceSpec {
+            name: ServiceName::new("s").unwrap(),
+            listeners: vec![ListenerSpec {
+                address,
+                freebind: false,
+                backlog: 1,
+            }],
+            scheduler: Scheduler::Rr,
+            pool: None,
+            backends: vec![BackendSpec {
+                name: BackendName::new("b").unwrap(),
+                address,
+                weight: 1,
+                check: None,
+            }],
+            connect: ConnectSpec::default(),
+        };
+        let record = ServiceRecord {
+            spec,
+            cell: ServiceCell(0),
+            listener_cells: vec![ListenerCell(0)],
+            backend_cells: vec![BackendCell(0)],
+            list_generation: 1,
+        };
+        Plan::new(1, Globals::default(), [Arc::new(Sealed::new(record))])
+    }
+
+    async fn worker() -> (Rc<Worker>, Listener) {
+        let capacities = Capacities {
+            slots: 1,
+            services: 1,
+            listeners: 1,
+            backends: 1,
+        };
+        let (board, _) = Scoreboard::create(capacities).unwrap();
+        board.set(GlobalCount::SlotsUsed, 1);
+        let row = board.row(SlotIdx(0), 0);
+        let worker = Rc::new(Worker::new(SlotIdx(0), board, row));
+        let change = View::empty()
+            .change_to(Arc::new(plan()), board, row, &worker.holders)
+            .await
+            .unwrap();
+        let listener = change.view.listener(ListenerCell(0)).unwrap().clone();
+        (worker, listener)
+    }
+
+    fn open(worker: &Rc<Worker>, listener: &Listener) -> Connection {
+        let client = SocketAddr::from(([192, 0, 2, 1], 1));
+        let mut connection = Connection::open(worker, listener.clone(), client, false);
+        let backend = &listener.service.backends[0];
+        connection.backend = Some(Held::new(Rc::clone(&backend.handle)));
+        connection
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_panic_ends_one_connection_and_its_books() {
+        let local = LocalSet::new();
+        local
+            .run_until(async {
+                let (worker, listener) = worker().await;
+                let doomed = open(&worker, &listener);
+                let other = open(&worker, &listener);
+                let task = tokio::task::spawn_local(async move {
+                    tokio::task::yield_now().await;
+                    panic!(
+                        "a bug in a stage, while {doomed:p} is held",
+                        doomed = &doomed
+                    );
+                });
+                assert!(task.await.unwrap_err().is_panic());
+                let row = worker.row.service(ServiceCell(0));
+                assert_eq!(row.get(ServiceCount::Exhausted), 1);
+                assert_eq!(row.get(ServiceCount::Active), 1);
+                assert_eq!(worker.row.worker().get(WorkerCount::Active), 1);
+                let backend = worker.row.backend(BackendCell(0));
+                assert_eq!(backend.get(BackendCount::Active), 1);
+                other.end(Outcome::Relayed(End::Client));
+                worker.connections.ended().await;
+                assert_eq!(row.get(ServiceCount::Active), 0);
+            })
+            .await;
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_each_connection_keeps_is_small() {
+        let (worker, listener) = worker().await;
+        let socket = || {
+            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            stream.set_nonblocking(true).unwrap();
+            tokio::net::TcpStream::from_std(stream).unwrap()
+        };
+        let connection = open(&worker, &listener);
+        let size = size_of_val(&crate::worker::serve(connection, socket()));
+        assert!(size <= 640, "{size} bytes");
+    }
+}
