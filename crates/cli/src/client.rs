@@ -68,10 +68,19 @@ impl From<AskError> for Failure {
         };
         let failure = Self::new(exit, error.to_string());
         match &error {
-            AskError::NoDaemon { directory, source } => failure
-                .cause(&Tried { directory, source })
-                .help("is evenkeel running? see `systemctl status evenkeel`")
-                .help("a daemon with another runtime directory: name it with --runtime-dir"),
+            AskError::NoDaemon { directory, source } => {
+                let failure = failure.cause(&Tried { directory, source });
+                // The socket of a supervisor that ended in order is removed.
+                if source.kind() == ErrorKind::ConnectionRefused {
+                    failure.help(
+                        "its supervisor was killed; its workers may still serve: start it again",
+                    )
+                } else {
+                    failure
+                        .help("is evenkeel running? see `systemctl status evenkeel`")
+                        .help("in another runtime directory? name it with --runtime-dir")
+                }
+            }
             AskError::NotAllowed { directory, source } => failure
                 .cause(&Tried { directory, source })
                 .help("use the user that the daemon was started by, or root (sudo)"),
