@@ -10,7 +10,7 @@
 //!                        `-> completions, man, reference
 //! ```
 //!
-//! Called by `src/main.rs`. A command returns its exit code or a [`failure::Failure`], which is printed here and nowhere
+//! Called by `src/main.rs`. A command returns its exit code or a `failure::Failure`, which is printed here and nowhere
 //! else. No runtime is started before the role is known: a supervisor and its children set up their processes while there
 //! is one thread.
 #![forbid(unsafe_code)]
