@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use evenkeel_testkit::{Backend, Config, Daemon, Mode, Service, eventually, one_shot, proc};
 
-use crate::{PROGRAM, SOON, start, tally};
+use crate::{PROGRAM, SOON, assert_balanced, start, tally};
 
 #[test]
 fn it_serves_and_stops_and_leaves_nothing() {
@@ -29,6 +29,7 @@ fn status_says_what_runs() {
     let backends = Backend::several(&["b1", "b2"], Mode::Name);
     let daemon = start(&Config::new([Service::new("web", &backends)]).workers(3));
     tally(daemon.address("web"), 6);
+    assert_balanced(&daemon, "web");
     let status = daemon.status();
     assert_eq!(status.pid, daemon.pid());
     assert_eq!(status.phase, "running");

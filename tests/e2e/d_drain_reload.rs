@@ -290,7 +290,9 @@ fn a_reload_that_a_worker_cannot_take_changes_nothing() {
     let backend = Backend::start("b1", Mode::Name);
     let mut service = Service::new("web", [&backend]);
     service.check = false;
-    let config = Config::new([service]);
+    let mut config = Config::new([service]);
+    // Limits of another user's process are not ours to change.
+    config.top = "user = \"keep\"".to_owned();
     let daemon = start(&config);
     let before = daemon.status();
     let worker = before.workers[0].pid;
@@ -377,17 +379,22 @@ fn more_than_the_capacity_is_refused_with_the_number() {
 #[test]
 fn a_long_connection_over_two_hundred_reloads_pins_no_plan() {
     const RELOADS: usize = 200;
+    // One for the connection, one for the plan in force, one for the next, and few to spare.
+    const CAPACITY: usize = FILLERS + 8;
+    const FILLERS: usize = 100;
     let _alone = alone();
     let backend = Backend::start("b", Mode::Echo);
     let named = |name: &str| {
         let mut service = Service::new("web", [&backend]).unchecked();
         // Big enough that 200 plans kept would show.
-        for number in 0..100 {
+        for number in 0..FILLERS {
             let filler = (format!("filler-{number}"), backend.address(), 0);
             service.backends.push(filler);
         }
         service.backends[0].0 = name.to_owned();
-        Config::new([service])
+        let mut config = Config::new([service]);
+        config.top = format!("limits = {{ backends = {CAPACITY} }}");
+        config
     };
     let daemon = start(&named("first"));
     let mut stream = talk(&daemon, "web");
@@ -415,9 +422,8 @@ fn a_long_connection_over_two_hundred_reloads_pins_no_plan() {
         "the cell is in use by the connection"
     );
     assert!(
-        cells.len() <= 8,
-        "{} cells for one backend: {cells:?}",
-        cells.len()
+        cells.len() < CAPACITY - FILLERS,
+        "used over and over: {cells:?}"
     );
     let after = memory();
     for (warm, after) in warm.iter().zip(&after) {
@@ -459,10 +465,14 @@ fn two_hundred_reloads_under_load_lose_nobody() {
     };
     let daemon = start(&with(0));
     let address = daemon.address("web");
-    let scraper = Scraper::start(daemon.metrics_address(), Duration::from_millis(100));
+    let scraper = Scraper::start(daemon.metrics_address(), Duration::from_millis(50));
     let load = Load::start(address, 4, Duration::from_millis(2));
     for round in 1..=RELOADS {
+        let answered = load.answered();
         daemon.apply(&with(round));
+        eventually(SOON, "there is load", || {
+            (load.answered() > answered + 10).then_some(())
+        });
     }
     let report = load.stop();
     assert!(
@@ -470,7 +480,11 @@ fn two_hundred_reloads_under_load_lose_nobody() {
         "{:?}",
         report.failures_by_kind()
     );
-    assert!(report.answered() > 500, "{}", report.answered());
+    assert!(
+        report.answered() > 10 * RELOADS as u64,
+        "{}",
+        report.answered()
+    );
     assert_eq!(report.answers.len(), names.len(), "{:?}", report.answers);
     let service = assert_balanced(&daemon, "web");
     assert_eq!(service.accepted, report.answered());

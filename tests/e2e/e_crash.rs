@@ -1,16 +1,20 @@
 //! Processes that die or hang: only what the dead had accepted is lost.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel_control::operator::Status;
 use evenkeel_testkit::{
-    Backend, Config, Daemon, Failure, Load, Mode, Scraper, Service, Signal, eventually, proc,
+    Backend, Config, Daemon, Failure, Load, Mode, Scraper, Service, Signal, eventually,
+    pause_until, proc,
 };
 
 use crate::{SOON, alone, assert_balanced, assert_only_rose, start, tally};
 
 /// Most connections that a worker takes from a queue in one turn, so that it can die before it has counted them.
 const ACCEPT_BATCH: u64 = 32;
+
+/// A child that has lived this long is started again at once when it dies.
+const STABLE_AFTER: Duration = Duration::from_millis(1_100);
 
 fn config(backends: &[Backend], workers: u16) -> Config {
     let mut service = Service::new("web", backends);
@@ -108,6 +112,8 @@ fn twenty_killed_monitors_harm_nobody() {
         let status = daemon.wait_status("the monitor is live", |status| {
             status.monitor.state == "live"
         });
+        // One that dies sooner is started again later, which is another test.
+        pause_until(Instant::now() + STABLE_AFTER);
         assert!(proc::signal(status.monitor.pid, Signal::KILL));
         daemon.wait_status("the monitor is replaced", |now| {
             now.monitor.incarnation > status.monitor.incarnation
@@ -220,9 +226,9 @@ fn a_worker_that_dies_again_and_again_is_started_ever_more_seldom() {
     let address = daemon.address("web");
     let first = daemon.status().workers[0].incarnation;
     // Killed as soon as it is there, for some seconds.
-    let end = std::time::Instant::now() + Duration::from_secs(6);
+    let end = Instant::now() + Duration::from_secs(6);
     let mut kills = 0_u64;
-    while std::time::Instant::now() < end {
+    while Instant::now() < end {
         let worker = daemon.status().workers[0].clone();
         if worker.pid != 0 && proc::signal(worker.pid, Signal::KILL) {
             kills += 1;
