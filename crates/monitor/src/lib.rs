@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! supervisor --Link--> run: the event loop
-//!                        |-- plans:     deltas decoded beside the loop, what is checked
+//!                        |-- reload:    from the plan in force to the next one (plans: what is checked)
 //!                        |-- Checker:   probes (evenkeel-health)
 //!                        |     `-> verdicts: cells, log lines, reports to the supervisor
 //!                        |-- endpoints: /metrics (evenkeel-metrics)
@@ -13,6 +13,7 @@
 mod endpoints;
 mod lines;
 mod plans;
+mod reload;
 mod run;
 mod verdicts;
 

@@ -1,18 +1,6 @@
-//! The event loop.
-//!
-//! ```text
-//!             Prepare g               decoded              first verdicts, or time
-//!   Settled ------------> Decoding -----------> Awaiting ---------------------------> Ready
-//!      ^                     |                     |              Prepared g -->        |
-//!      |                     |  Abort g            |  Abort g                  Abort g  |
-//!      |<--------------------+---------------------+------------------------------------|
-//!      `------------------------------------------------------ Commit g, Applied g --> -'
-//! ```
-//!
-//! Checks of the plan in force go on in every stage. A prepared plan only adds checks of backends that are new in it:
-//! their cells are used by nobody yet.
+//! The event loop: one event at a time, each answered at once. What takes longer runs beside it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::rc::Rc;
@@ -21,18 +9,17 @@ use std::time::Duration;
 
 use evenkeel_control::child::{Descriptor, FromChild, Hello, OrphanRule, Report, ToChild};
 use evenkeel_control::{ChannelError, Link};
-use evenkeel_health::{Checker, Health, State, Target};
+use evenkeel_health::Checker;
 use evenkeel_metrics::{Pages, scrape};
 use evenkeel_plan::{BackendCell, Plan};
-use evenkeel_scoreboard::{AttachError, GlobalCount, HealthState, Scoreboard};
+use evenkeel_scoreboard::{AttachError, GlobalCount, Scoreboard};
 use evenkeel_sys::clock::monotonic_ms;
 use evenkeel_sys::process;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use crate::endpoints::Endpoints;
 use crate::lines::Lines;
-use crate::plans::{self, Backend};
+use crate::reload::Stage;
 use crate::verdicts::{Told, Verdicts};
 
 /// Between two heartbeats.
@@ -40,15 +27,6 @@ const BEAT: Duration = Duration::from_millis(100);
 
 /// Between two rounds of reports on answers that changed nothing.
 const REPORT: Duration = Duration::from_secs(1);
-
-/// How long a start waits for first verdicts: a host with a dead backend must not start late.
-const FIRST_PLAN_PATIENCE: Duration = Duration::from_millis(300);
-
-/// How long a reload waits for the first verdicts of new backends, at most.
-const RELOAD_PATIENCE_MAX: Duration = Duration::from_secs(2);
-
-/// Beyond its timeout, what a first check may need to begin and to be told.
-const FIRST_CHECK_SLACK: Duration = Duration::from_millis(300);
 
 /// Without a supervisor, how long after the drain deadline the workers' last lines are waited for.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -124,42 +102,25 @@ fn ticks(period: Duration) -> Interval {
     ticks
 }
 
-struct Monitor {
+pub(crate) struct Monitor {
     hello: Hello,
-    link: Link,
-    board: Scoreboard,
+    pub(crate) link: Link,
+    pub(crate) board: Scoreboard,
     lines: Lines,
-    verdicts: Rc<Verdicts>,
-    checker: Checker<Told>,
-    endpoints: Endpoints,
+    pub(crate) verdicts: Rc<Verdicts>,
+    pub(crate) checker: Checker<Told>,
+    pub(crate) endpoints: Endpoints,
     /// The plan in force.
-    plan: Arc<Plan>,
+    pub(crate) plan: Arc<Plan>,
     /// The same, for scrapes on their own threads.
-    scraped: Arc<Mutex<Arc<Plan>>>,
-    stage: Stage,
+    pub(crate) scraped: Arc<Mutex<Arc<Plan>>>,
+    pub(crate) stage: Stage,
     /// What the monitor before told of each backend, until the first plan is in force.
-    seeds: HashMap<BackendCell, Report>,
+    pub(crate) seeds: HashMap<BackendCell, Report>,
     reunion: Option<OwnedFd>,
     orphan: Option<Orphan>,
     beat: Interval,
     report: Interval,
-}
-
-/// How far the next plan is.
-enum Stage {
-    Settled,
-    Decoding {
-        generation: u64,
-        result: JoinHandle<Result<Plan, String>>,
-    },
-    Awaiting {
-        plan: Arc<Plan>,
-        backends: Vec<BackendCell>,
-        deadline: Instant,
-    },
-    Ready {
-        plan: Arc<Plan>,
-    },
 }
 
 /// The supervisor is gone.
@@ -168,7 +129,7 @@ struct Orphan {
     deadline: Option<Instant>,
 }
 
-enum Event {
+pub(crate) enum Event {
     Message(Result<ToChild, ChannelError>),
     Beat,
     Report,
@@ -326,184 +287,6 @@ impl Monitor {
         false
     }
 
-    fn prepare(&mut self, generation: u64) {
-        self.forget_prepared();
-        let is_metrics = |descriptor: &Descriptor| matches!(descriptor, Descriptor::Metrics { .. });
-        let sockets = self.link.take_all(is_metrics).into_iter();
-        self.endpoints
-            .prepare(sockets.filter_map(|(descriptor, fd)| match descriptor {
-                Descriptor::Metrics { address } => Some((address, fd)),
-                _ => None,
-            }));
-        let Some(blob) = self.link.take(&Descriptor::Delta { generation }) else {
-            self.refuse(generation, "its delta did not arrive".to_owned());
-            return;
-        };
-        let base = Arc::clone(&self.plan);
-        let capacities = self.board.capacities();
-        let result = tokio::task::spawn_blocking(move || plans::decode(blob, &base, capacities));
-        self.stage = Stage::Decoding { generation, result };
-    }
-
-    fn refuse(&mut self, generation: u64, reason: String) {
-        tracing::error!(generation, reason, "cannot switch to a plan");
-        self.forget_prepared();
-        self.link.send(FromChild::Refused { generation, reason });
-    }
-
-    fn forget_prepared(&mut self) {
-        self.endpoints.abort();
-        match std::mem::replace(&mut self.stage, Stage::Settled) {
-            Stage::Settled => {}
-            Stage::Decoding { result, .. } => result.abort(),
-            Stage::Awaiting { .. } | Stage::Ready { .. } => {
-                let plan = Arc::clone(&self.plan);
-                self.check(plans::backends(&plan), &HashMap::new());
-                self.keep_only(&plan);
-            }
-        }
-    }
-
-    fn take_decoded(&mut self, decoded: Result<Plan, String>) {
-        let Stage::Decoding { generation, .. } = self.stage else {
-            return;
-        };
-        self.stage = Stage::Settled;
-        let plan = match decoded {
-            Ok(plan) if plan.generation == generation => Arc::new(plan),
-            Ok(plan) => {
-                let reason = format!("its delta leads to generation {}", plan.generation);
-                return self.refuse(generation, reason);
-            }
-            Err(reason) => return self.refuse(generation, reason),
-        };
-        let is_first = self.plan.generation == 0;
-        if is_first {
-            evenkeel_log::set_spec(plan.globals.log);
-        }
-        let new = plans::new_backends(&self.plan, &plan);
-        let known: HashMap<_, _> = new
-            .iter()
-            .map(|backend| {
-                let seed = self.seeds.remove(&backend.cell);
-                let seed = seed.filter(|report| report.identity == backend.identity);
-                let known = match backend.check {
-                    Some(_) => self.verdicts.meet(backend, seed),
-                    None => self.verdicts.uncheck(backend),
-                };
-                (backend.cell, known)
-            })
-            .collect();
-        let patience = if is_first {
-            FIRST_PLAN_PATIENCE
-        } else {
-            reload_patience(&new)
-        };
-        let awaited: Vec<_> = new
-            .iter()
-            .filter(|backend| backend.check.is_some())
-            .map(|backend| backend.cell)
-            .collect();
-        let current = Arc::clone(&self.plan);
-        self.check(plans::backends(&current).chain(new), &known);
-        self.stage = Stage::Awaiting {
-            plan,
-            backends: awaited,
-            deadline: Instant::now() + patience,
-        };
-        self.look_at_awaited();
-    }
-
-    /// Ends the waiting when every new backend has its first verdict.
-    fn look_at_awaited(&mut self) {
-        let Stage::Awaiting { backends, .. } = &mut self.stage else {
-            return;
-        };
-        backends.retain(|cell| {
-            // `Unchecked` is what a cell says from before, until its first check.
-            matches!(
-                self.verdicts.state(*cell),
-                HealthState::Starting | HealthState::Unchecked
-            )
-        });
-        if backends.is_empty() {
-            self.prepared();
-        }
-    }
-
-    fn prepared(&mut self) {
-        let Stage::Awaiting { plan, .. } = &self.stage else {
-            return;
-        };
-        let plan = Arc::clone(plan);
-        self.verdicts.tell_all();
-        self.link.send(FromChild::Prepared {
-            generation: plan.generation,
-        });
-        self.stage = Stage::Ready { plan };
-    }
-
-    fn commit(&mut self, generation: u64) {
-        match std::mem::replace(&mut self.stage, Stage::Settled) {
-            Stage::Ready { plan } | Stage::Awaiting { plan, .. }
-                if plan.generation == generation =>
-            {
-                self.switch(plan);
-            }
-            stage => {
-                self.stage = stage;
-                if self.plan.generation != generation {
-                    tracing::error!(generation, "was told to switch to a plan that is not there");
-                    return;
-                }
-            }
-        }
-        self.link.send(FromChild::Applied { generation });
-    }
-
-    fn switch(&mut self, plan: Arc<Plan>) {
-        self.plan = Arc::clone(&plan);
-        self.seeds.clear();
-        for backend in plans::backends(&plan) {
-            // Checks were taken away from one that had them.
-            if backend.check.is_none()
-                && self.verdicts.state(backend.cell) != HealthState::Unchecked
-            {
-                self.verdicts.uncheck(&backend);
-            }
-        }
-        self.check(plans::backends(&plan), &HashMap::new());
-        self.keep_only(&plan);
-        self.endpoints.commit(&plan.globals.metrics);
-        evenkeel_log::set_spec(plan.globals.log);
-        let mut scraped = self.scraped.lock().unwrap_or_else(PoisonError::into_inner);
-        *scraped = plan;
-    }
-
-    /// Checks exactly `backends`; `known` is for those that were not checked before.
-    fn check(
-        &mut self,
-        backends: impl Iterator<Item = Backend>,
-        known: &HashMap<BackendCell, State>,
-    ) {
-        self.checker.apply(backends.filter_map(|backend| {
-            Some(Target {
-                backend: backend.cell,
-                check: backend.check?,
-                known: known
-                    .get(&backend.cell)
-                    .copied()
-                    .unwrap_or_else(|| State::new(Health::Starting, monotonic_ms())),
-                identity: backend.identity,
-            })
-        }));
-    }
-
-    fn keep_only(&self, plan: &Plan) {
-        let kept: HashSet<_> = plans::backends(plan).map(|backend| backend.cell).collect();
-        self.verdicts.retain(&kept);
-    }
-
     /// Lets the last words out.
     async fn end(mut self) {
         self.checker.apply([]);
@@ -513,36 +296,9 @@ impl Monitor {
     }
 }
 
-impl Stage {
-    /// # Cancel safety
-    /// Nothing is lost when the future is dropped.
-    async fn next_event(&mut self) -> Event {
-        match self {
-            Self::Decoding { result, .. } => {
-                let decoded = result.await;
-                Event::Decoded(
-                    decoded.unwrap_or_else(|error| Err(format!("decoding it failed: {error}"))),
-                )
-            }
-            Self::Awaiting { deadline, .. } => {
-                sleep_until(*deadline).await;
-                Event::Waited
-            }
-            Self::Settled | Self::Ready { .. } => std::future::pending().await,
-        }
-    }
-}
-
 async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline).await,
         None => std::future::pending().await,
     }
-}
-
-/// Long enough for one check of the slowest new backend, within limits.
-fn reload_patience(new: &[Backend]) -> Duration {
-    let checks = new.iter().filter_map(|backend| backend.check);
-    let slowest = checks.map(|check| check.timeout).max();
-    (slowest.unwrap_or_default() + FIRST_CHECK_SLACK).min(RELOAD_PATIENCE_MAX)
 }
