@@ -3,7 +3,7 @@
 //! Values that could not be read are already reported and not here; nothing is said again about them.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use evenkeel_plan::{
     BackendName, BackendSpec, CheckSpec, Globals, ListenerSpec, NAME_BYTES_MAX, Scheduler,
@@ -291,12 +291,9 @@ fn idle_weights(service: &Service, pool: &Pool, sink: &mut Sink<'_>) {
     }
 }
 
-/// A name for every backend: its own, else its address, without the port where that is unique in the pool.
+/// A name for every backend: its own, else its address as it was written, with the port where that was. A name must not depend
+/// on the other backends: its connections and totals go with it.
 fn names(backends: &[Backend]) -> Vec<BackendName> {
-    let mut ips: HashMap<IpAddr, usize> = HashMap::new();
-    for backend in backends {
-        *ips.entry(backend.address.ip()).or_default() += 1;
-    }
     let given = backends.iter().filter_map(|backend| backend.name.as_ref());
     let mut taken: HashSet<String> = given.map(|name| name.value.to_string()).collect();
     let mut counts: HashMap<String, usize> = HashMap::new();
@@ -306,8 +303,8 @@ fn names(backends: &[Backend]) -> Vec<BackendName> {
         }
         let ip = backend.address.ip();
         let stem = match backend.address.port() {
-            Some(port) if ips.get(&ip).is_some_and(|count| *count > 1) => format!("{ip}-{port}"),
-            _ => ip.to_string(),
+            Some(port) => format!("{ip}-{port}"),
+            None => ip.to_string(),
         };
         let stem = stem.replace(':', "-");
         // A name starts with a letter or digit: `::1` is `0::1`.

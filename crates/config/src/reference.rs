@@ -43,8 +43,8 @@ backends = [\"10.0.0.2:80\", \"10.0.0.3:80\"]
   refused.
 * **Addresses** are IPv4 or IPv6 with port: `\"10.0.0.2:80\"`, `\"[fd00::2]:80\"`. A backend's port may be left to its pool or
   service. Names are not resolved yet.
-* **Backends without a name** are called by their address: `10.0.0.2`, or `10.0.0.2-80` where an address is in the pool more
-  than once; `fd00::2` is called `fd00--2`. The name is what a reload goes by: give names to servers that may move.
+* **Backends without a name** are called by their address as it is written: `10.0.0.2`, or `10.0.0.2-80` where it has a port;
+  `fd00::2` is called `fd00--2`. The name is what a reload goes by: give names to servers that may move.
 * A backend's port is the service's `port`, else its own, else its pool's.
 * Every pool is checked by TCP unless it says otherwise.
 ";
