@@ -316,6 +316,8 @@ impl Supervisor {
                 }));
             }
             Action::Answer { tickets, outcome } => self.outcome(tickets, outcome),
+            // The one before could not be opened; the machine is about to hear of it.
+            Action::Open { slot } if slot.0 > self.sockets.open_slots() => {}
             Action::Open { slot } => {
                 if let Err(error) = self.sockets.open(slot, &self.store) {
                     tracing::error!(%slot, %error, cause = %error.source, "cannot open a slot; going on with fewer workers");
@@ -650,6 +652,16 @@ impl Supervisor {
             );
             tracing::warn!("{warning}");
             self.warnings.push(warning);
+        }
+    }
+
+    /// What the host does not do for us; said once, at the start.
+    pub(crate) fn warn_about_host(&self) {
+        let migrates = evenkeel_sys::process::sysctl("net/ipv4/tcp_migrate_req");
+        if migrates.as_deref() == Some("0") {
+            tracing::warn!(
+                "net.ipv4.tcp_migrate_req is 0: if a listening socket is ever closed with connections in its queue, they are reset; set it to 1 (deploy/99-evenkeel.conf)"
+            );
         }
     }
 

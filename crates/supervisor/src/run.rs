@@ -102,7 +102,11 @@ pub fn run(options: &Options) -> ExitCode {
         Err(error) => {
             #[expect(clippy::print_stderr, reason = "the last word, with no log to go to")]
             {
-                eprintln!("error: {error}");
+                match &error {
+                    // Rendered with its own heads.
+                    StartError::Config(report) => eprintln!("{report}"),
+                    _ => eprintln!("error: {error}"),
+                }
             }
             ExitCode::from(error.code())
         }
@@ -112,7 +116,9 @@ pub fn run(options: &Options) -> ExitCode {
 fn start(options: &Options, logs: &mut Logs) -> Result<(), StartError> {
     let descriptor_limit = process::raise_descriptor_limit();
     let loaded = evenkeel_config::load(&options.config).map_err(|errors| {
-        let color = io::stderr().is_terminal();
+        // https://no-color.org
+        let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let color = !plain && io::stderr().is_terminal();
         StartError::Config(errors.render(color))
     })?;
     let _lock = lock(&options.runtime_dir)?;
@@ -260,6 +266,7 @@ async fn serve(parts: Parts<'_>, logs: &mut Logs) -> Result<(), StartError> {
         ended: false,
     };
     supervisor.warn_about_limits();
+    supervisor.warn_about_host();
     supervisor.take(Event::Begin { open, settings });
     while !supervisor.ended {
         tokio::select! {

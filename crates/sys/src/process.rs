@@ -59,12 +59,23 @@ pub fn spawn(role: &str, title: &str) -> io::Result<Child> {
         .process_group(0)
         .spawn()?;
     let pid = child.id();
+    expose_to_oom_killer(pid);
     let pidfd = rustix::process::pidfd_open(to_pid(pid)?, PidfdFlags::NONBLOCK)?;
     Ok(Child {
         pid,
         pidfd,
         socket: ours,
     })
+}
+
+/// A supervisor that is protected from the out-of-memory killer does not pass that on: a child is what can be started again.
+fn expose_to_oom_killer(pid: u32) {
+    let own = std::fs::read_to_string("/proc/self/oom_score_adj");
+    let protected = own.is_ok_and(|score| score.starts_with('-'));
+    if protected {
+        // One that ended already, or a kernel that refuses, changes nothing else.
+        drop(std::fs::write(format!("/proc/{pid}/oom_score_adj"), "0"));
+    }
 }
 
 /// In a child: takes the socket from descriptor 0 and leaves `/dev/null` there.

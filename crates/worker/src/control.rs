@@ -320,15 +320,18 @@ impl Control {
         drop(self.take_listeners(|listener, _| view.listener(listener).is_none()));
     }
 
-    /// Stops accepting at once, deregisters every listening socket, and gives them back: dropping them leaves what waits in
+    /// Stops accepting, deregisters every listening socket, and gives them back: dropping them leaves what still waits in
     /// their queues to whoever else holds them.
-    pub(crate) async fn stop_accepting(&mut self) -> Vec<(Origin, std::net::SocketAddr, OwnedFd)> {
+    pub(crate) async fn stop_accepting(
+        &mut self,
+        how: Stop,
+    ) -> Vec<(Origin, std::net::SocketAddr, OwnedFd)> {
         let all: Vec<_> = self.accepting.drain().collect();
         let described: Vec<_> = all
             .iter()
             .map(|(origin, accepting)| (*origin, accepting.address))
             .collect();
-        let sockets = stop_all(all.into_iter().map(|(_, a)| a), Stop::AtOnce).await;
+        let sockets = stop_all(all.into_iter().map(|(_, a)| a), how).await;
         described
             .into_iter()
             .zip(sockets)

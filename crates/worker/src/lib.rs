@@ -39,6 +39,7 @@ use evenkeel_sys::{clock, cpu, process};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::MissedTickBehavior;
 
+use crate::accept::Stop;
 use crate::control::{Control, Leave};
 use crate::worker::Worker;
 
@@ -174,7 +175,12 @@ pub async fn run(hello: Hello, mut link: Link, supervisor_uid: u32) -> Result<()
             drain_deadline(&worker)
         }
     };
-    drop(control.stop_accepting().await);
+    // On the way out of the whole daemon nobody may be left who accepts what waits: the supervisor closed its copies first.
+    let how = match leave {
+        Leave::Drain(_) => Stop::Emptied,
+        Leave::Orphaned => Stop::AtOnce,
+    };
+    drop(control.stop_accepting(how).await);
     let cut = drain::drain(&worker, &mut control.link, deadline).await;
     control.link.send(FromChild::Drained { cut });
     flush(&control.link).await;

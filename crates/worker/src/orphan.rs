@@ -9,7 +9,7 @@ use evenkeel_sys::packet;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::accept::Origin;
+use crate::accept::{Origin, Stop};
 use crate::control::Control;
 
 /// Serves on with the plan in force until the next supervisor has the sockets, or somebody asks this process to end
@@ -78,7 +78,7 @@ fn listen(socket: OwnedFd) -> io::Result<UnixListener> {
 /// arrives meanwhile waits in the queues.
 async fn offer(control: &mut Control, stream: UnixStream) -> bool {
     let (origins, offered): (Vec<Origin>, Vec<(Handed, OwnedFd)>) = control
-        .stop_accepting()
+        .stop_accepting(Stop::AtOnce)
         .await
         .into_iter()
         .map(|(origin, address, socket)| {
