@@ -312,6 +312,6 @@ mod tests {
         };
         let connection = open(&worker, &listener);
         let size = size_of_val(&crate::worker::serve(connection, socket()));
-        assert!(size <= 640, "{size} bytes");
+        assert!(size <= 480, "{size} bytes");
     }
 }
