@@ -62,8 +62,8 @@ pub async fn offer(stream: UnixStream, sockets: &[(Handed, OwnedFd)]) -> io::Res
 /// Takes the sockets of one orphan. To be called again until it says that nobody answers: each call reaches one orphan.
 ///
 /// # Errors
-/// `ConnectionRefused` or `NotFound` when no orphan holds the reunion socket any more; others when this one went away in
-/// the middle or took longer than [`HAND_OVER_MAX`].
+/// `ConnectionRefused` or `NotFound` when no orphan holds the reunion socket any more; `ConnectionReset` when the last one
+/// let go of it just then; others when this one went away in the middle or took longer than [`HAND_OVER_MAX`].
 pub async fn take(path: &Path) -> io::Result<Vec<(Handed, OwnedFd)>> {
     within(async { take_all(UnixStream::connect(path).await?).await }).await
 }
