@@ -19,7 +19,7 @@ async fn one() -> Service {
 }
 
 #[test]
-fn a_drain_waits_for_what_runs_and_leaves_the_queue_alone() {
+fn a_drain_waits_for_what_runs() {
     run(async {
         let mut rig = Rig::serving(&[one().await]).await;
         let address = rig.listener(0);
@@ -31,7 +31,7 @@ fn a_drain_waits_for_what_runs_and_leaves_the_queue_alone() {
         assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0);
         assert_eq!(rig.hear().await, FromChild::Drained { cut: 0 });
         assert!(rig.worker.await.unwrap().is_ok());
-        // Who comes now waits for a neighbour, whom the supervisor lets accept.
+        // The supervisor still listens: who comes now waits for whom it lets accept next.
         drop(TcpStream::connect(address).await.unwrap());
     });
 }
