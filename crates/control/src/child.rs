@@ -166,7 +166,8 @@ pub enum ToChild {
         /// One report a backend.
         reports: Vec<Report>,
     },
-    /// Stop accepting (deregister and close every listening socket), finish what runs, exit with 0.
+    /// Accept what waits, then stop accepting (deregister and close every listening socket), finish what runs, exit with 0.
+    /// The supervisor has closed its own copies before.
     Drain {
         /// What still runs then is reset.
         deadline: Duration,

@@ -139,6 +139,8 @@ impl Supervisor {
             }),
             FromChild::Refused { generation, reason } => {
                 tracing::warn!(%who, generation, reason, "refused a plan");
+                // It has dropped what was sent for it.
+                self.forget_sent_for_prepare(who);
                 self.take(Event::Refused {
                     who,
                     incarnation,
@@ -179,6 +181,14 @@ impl Supervisor {
                 for report in reports {
                     self.reports.insert(report.backend, report);
                 }
+            }
+        }
+    }
+
+    fn forget_sent_for_prepare(&mut self, who: Who) {
+        if let Some(running) = self.children.get_mut(who) {
+            for descriptor in std::mem::take(&mut running.sent_for_prepare) {
+                running.sent.remove(&descriptor);
             }
         }
     }
@@ -293,10 +303,8 @@ impl Supervisor {
             Action::Prepare { who, generation } => self.prepare(who, generation),
             Action::Commit { who, generation } => self.commit(who, generation),
             Action::Abort { who, generation } => {
+                self.forget_sent_for_prepare(who);
                 if let Some(running) = self.children.get_mut(who) {
-                    for descriptor in std::mem::take(&mut running.sent_for_prepare) {
-                        running.sent.remove(&descriptor);
-                    }
                     running.send(ToChild::Abort { generation });
                 }
             }

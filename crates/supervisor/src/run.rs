@@ -346,7 +346,10 @@ async fn orphans(path: &Path) -> Vec<Inherited> {
             Err(error) => {
                 let nobody = matches!(
                     error.kind(),
-                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                    io::ErrorKind::NotFound
+                        | io::ErrorKind::ConnectionRefused
+                        // The last one had just let go of the socket.
+                        | io::ErrorKind::ConnectionReset
                 );
                 if !nobody {
                     tracing::warn!(%error, "an orphan did not hand its sockets over");
