@@ -298,7 +298,9 @@ impl State {
             return actions;
         }
         self.handle(event, now, &mut actions);
-        self.reconcile(now, &mut actions);
+        if self.phase != Phase::Ended {
+            self.reconcile(now, &mut actions);
+        }
         actions
     }
 
@@ -356,7 +358,7 @@ impl State {
             }
             Event::OpenFailed { slot: index } => {
                 // With as many workers as there are sockets for; the next reload tries again.
-                self.settings.workers = index.0.max(1);
+                self.settings.workers = self.settings.workers.min(index.0).max(1);
                 for slot in self.slots.iter_mut().skip(usize::from(index.0)) {
                     slot.phase = SlotPhase::Closed;
                 }
