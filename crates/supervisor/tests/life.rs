@@ -282,6 +282,24 @@ fn more_workers_again_in_the_middle_of_scaling_down() {
 }
 
 #[test]
+fn workers_that_are_not_wanted_serve_on_until_one_that_is_wanted_does() {
+    let mut life = Life::running(2);
+    life.step(exited(w(0), 1));
+    life.step(reload(1));
+    life.step(compiled(2, settings(1)));
+    life.step(prepared(MONITOR, 1, 2));
+    life.expect(
+        prepared(w(1), 1, 2),
+        "switch 2, commit monitor 2, commit 1 2, answer 1 applied 2, abort 0 1, prepare 0 2",
+    );
+    life.step(applied(w(1), 1, 2));
+    life.pass(200);
+    life.expect(life.tick(), "adopt 0 by 1");
+    life.expect(prepared(w(0), 2, 2), "commit 0 2");
+    life.expect(applied(w(0), 2, 2), "steer 0, disown 0 by 1");
+}
+
+#[test]
 fn slots_that_cannot_be_opened_are_done_without() {
     let mut life = Life::running(1);
     life.reload_to(
@@ -301,6 +319,41 @@ fn slots_that_cannot_be_opened_are_done_without() {
     assert_eq!(life.state.settings.workers, 2);
     life.expect(exited(w(3), 1), "settle 3");
     life.expect(exited(w(2), 1), "settle 2");
+}
+
+#[test]
+fn a_stop_waits_out_its_delay_then_drains_the_workers_and_the_monitor_last() {
+    let mut life = Life::running(2);
+    life.step(reload(1));
+    life.step(reload(2));
+    life.expect(
+        Event::Terminate,
+        "stopping, not ready, answer 2 denied: the daemon is stopping",
+    );
+    life.expect(reload(3), "answer 3 denied: the daemon is stopping");
+    life.expect(
+        compiled(2, settings(2)),
+        "discard 2, answer 1 failed: the daemon is stopping",
+    );
+    life.ticks(400, "");
+    // While it waits it serves, and replaces who dies.
+    life.expect(
+        exited(w(1), 1),
+        "settle 1 crashed, spawn 1 2, prepare 1 1, steer 0",
+    );
+    life.pass(100);
+    // Who waits in slot 1 is accepted by worker 0 before it stops.
+    life.expect(
+        life.tick(),
+        "adopt 1 by 0, close all, drain 0, kill 1: it is not wanted any more",
+    );
+    life.expect(exited(w(1), 2), "settle 1");
+    life.ticks(11_900, "");
+    life.pass(100);
+    life.expect(life.tick(), "kill 0: it did not end by its deadline");
+    life.expect(exited(w(0), 1), "settle 0, drain monitor");
+    life.expect(exited(MONITOR, 1), "exit");
+    life.expect(life.tick(), "");
 }
 
 #[test]

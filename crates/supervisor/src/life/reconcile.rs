@@ -32,7 +32,7 @@ impl State {
         self.spawn(now, actions);
         self.catch_up(actions);
         self.steer(actions);
-        self.adopt(now, actions);
+        self.adopt(ADOPT_AFTER, now, actions);
         self.report_ready(now, actions);
     }
 
@@ -54,6 +54,8 @@ impl State {
     fn begin_draining(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let deadline = self.settings.drain_deadline;
         self.phase = Phase::Draining;
+        // Whoever waits in a slot whose worker is just being replaced is still accepted.
+        self.adopt(Duration::ZERO, now, actions);
         // The supervisor's copies first: then the last close of each socket is its worker's, right after it found the queue empty.
         actions.push(Action::CloseAll);
         for index in 0..self.slots.len() {
@@ -109,12 +111,15 @@ impl State {
         if self.slots.len() < wanted {
             self.slots.resize(wanted, Slot::new());
         }
+        // Those that are not wanted serve on until one that is wanted does: clients would have nobody to be steered to.
+        let relieved = self.slots[..wanted].iter().any(accepts);
         for (index, slot) in self.slots.iter_mut().enumerate() {
+            let stays = index < wanted || !relieved;
             match slot.phase {
-                SlotPhase::Open if index >= wanted => {
+                SlotPhase::Open if !stays => {
                     slot.phase = SlotPhase::Retiring { since: now };
                 }
-                SlotPhase::Retiring { .. } if index < wanted => slot.phase = SlotPhase::Open,
+                SlotPhase::Retiring { .. } if stays => slot.phase = SlotPhase::Open,
                 _ => {}
             }
         }
@@ -192,7 +197,8 @@ impl State {
         if due(self.monitor.phase) {
             spawn(Who::Monitor, &mut self.monitor);
         }
-        for (index, slot) in self.slots.iter_mut().enumerate() {
+        let wanted = usize::from(self.settings.workers);
+        for (index, slot) in self.slots.iter_mut().enumerate().take(wanted) {
             if slot.phase == SlotPhase::Open && due(slot.child.phase) {
                 spawn(Who::Worker(slot_index(index)), &mut slot.child);
                 slot.own = true;
@@ -255,18 +261,19 @@ impl State {
         }
     }
 
-    /// To those that beat; where none does, to those that at least have been ready; else to all that have sockets.
+    /// To those that beat; where none does, to those that at least have been ready; else to all that are wanted.
     fn steer(&mut self, actions: &mut Vec<Action>) {
-        let open = |wanted: &dyn Fn(&Slot) -> bool| -> Vec<SlotIdx> {
+        let workers = self.settings.workers;
+        let open = |suits: &dyn Fn(SlotIdx, &Slot) -> bool| -> Vec<SlotIdx> {
             indexed(&self.slots)
-                .filter(|(_, slot)| slot.phase == SlotPhase::Open && wanted(slot))
+                .filter(|&(index, slot)| slot.phase == SlotPhase::Open && suits(index, slot))
                 .map(|(index, _)| index)
                 .collect()
         };
         let choices = [
-            open(&|slot| slot.child.is_live() && slot.own),
-            open(&|slot| slot.child.serves() && slot.own),
-            open(&|_| true),
+            open(&|_, slot| accepts(slot)),
+            open(&|_, slot| slot.child.serves() && slot.own),
+            open(&|index, _| index.0 < workers),
         ];
         let live = choices.into_iter().find(|choice| !choice.is_empty());
         if let Some(live) = live
@@ -277,8 +284,8 @@ impl State {
         }
     }
 
-    /// A slot whose own worker does not accept has a neighbour accept its queue.
-    fn adopt(&mut self, now: Duration, actions: &mut Vec<Action>) {
+    /// A slot whose own worker does not accept for as long as `after` has a neighbour accept its queue.
+    fn adopt(&mut self, after: Duration, now: Duration, actions: &mut Vec<Action>) {
         for index in 0..self.slots.len() {
             let position = slot_index(index);
             let slot = &self.slots[index];
@@ -286,7 +293,7 @@ impl State {
             if !has_sockets {
                 continue;
             }
-            let served = slot.child.is_live() && slot.own;
+            let served = accepts(slot);
             let adopter_accepts = slot
                 .adopted_by
                 .is_none_or(|by| self.slots[usize::from(by.0)].child.is_live());
@@ -303,7 +310,7 @@ impl State {
                 continue;
             }
             let since = *slot.unserved_since.get_or_insert(now);
-            let due = late || now.saturating_sub(since) >= ADOPT_AFTER;
+            let due = late || now.saturating_sub(since) >= after;
             if due
                 && slot.adopted_by.is_none()
                 && let Some(by) = self.adopter_for(position)
@@ -358,6 +365,11 @@ impl State {
             actions.push(Action::Kill { who, reason });
         }
     }
+}
+
+/// Whether its own worker accepts from its sockets.
+fn accepts(slot: &Slot) -> bool {
+    slot.child.is_live() && slot.own
 }
 
 fn slot_index(index: usize) -> SlotIdx {
