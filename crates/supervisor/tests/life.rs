@@ -1,6 +1,7 @@
 //! The life of children, slots and reloads, one scenario a test: what happens, and what the machine does about it.
 //!
-//! Actions are compared as text (`render`), so that a scenario reads as a protocol.
+//! Actions are compared as text (`render`), so that a scenario reads as a protocol. `tests/sim.rs` looks for what nobody
+//! thought of; what it found is kept here.
 
 use std::time::Duration;
 
@@ -225,6 +226,64 @@ fn a_worker_that_is_silent_about_a_new_plan_is_replaced() {
 }
 
 #[test]
+fn a_worker_that_becomes_ready_during_a_reload_has_as_long_for_its_answer_as_the_others() {
+    let mut life = Life::running(2);
+    life.step(exited(w(1), 1));
+    life.step(reload(1));
+    life.step(compiled(2, settings(2)));
+    life.expect(prepared(MONITOR, 1, 2), "prepare 0 2");
+    // It comes up shortly before the end of the time that worker 0 has.
+    life.ticks(100, "");
+    life.pass(100);
+    life.expect(life.tick(), "adopt 1 by 0");
+    life.ticks(4_700, "");
+    life.expect(prepared(w(1), 2, 1), "commit 1 1");
+    life.expect(applied(w(1), 2, 1), "prepare 1 2, steer 0 1, disown 1 by 0");
+    life.pass(50);
+    life.expect(prepared(w(0), 1, 2), "");
+    life.ticks(1_000, "");
+    life.expect(
+        prepared(w(1), 2, 2),
+        "switch 2, commit monitor 2, commit 0 2, commit 1 2, answer 1 applied 2",
+    );
+}
+
+#[test]
+fn a_pause_of_the_machine_is_nobody_s_silence() {
+    let mut life = Life::running(2);
+    life.step(reload(1));
+    life.step(compiled(2, settings(2)));
+    life.step(prepared(MONITOR, 1, 2));
+    life.pass(60_000);
+    // One answer comes before the tick that tells of the pause; nobody else is blamed at it.
+    life.expect(prepared(w(0), 1, 2), "");
+    life.expect(life.late_tick(), "");
+    life.ticks(4_500, "");
+    life.expect(
+        prepared(w(1), 1, 2),
+        "switch 2, commit monitor 2, commit 0 2, commit 1 2, answer 1 applied 2",
+    );
+}
+
+#[test]
+fn a_child_that_beats_and_does_not_follow_is_replaced() {
+    let mut life = Life::running(1);
+    life.step(reload(1));
+    life.step(compiled(2, settings(1)));
+    life.ticks(2_900, "");
+    life.pass(100);
+    life.expect(life.tick(), "prepare 0 2");
+    life.step(prepared(w(0), 1, 2));
+    life.step(applied(w(0), 1, 2));
+    life.ticks(6_900, "");
+    life.pass(100);
+    life.expect(
+        life.tick(),
+        "kill monitor: it does not follow to the plan in force",
+    );
+}
+
+#[test]
 fn reloads_during_a_reload_share_the_next_one() {
     let mut life = Life::running(1);
     life.expect(reload(1), "compile 1");
@@ -279,6 +338,32 @@ fn more_workers_again_in_the_middle_of_scaling_down() {
     life.expect(exited(w(3), 1), "settle 3, spawn 3 2, prepare 3 3");
     life.expect(prepared(w(3), 2, 3), "commit 3 3");
     life.expect(applied(w(3), 2, 3), "steer 0 1 2 3, disown 3 by 0");
+}
+
+#[test]
+fn a_slot_is_not_let_go_before_its_queue_was_looked_into() {
+    let mut life = Life::running(2);
+    let no_grace = |workers| Settings {
+        handshakes: Duration::ZERO,
+        ..settings(workers)
+    };
+    // Steering comes first, and the last tick knew nothing of a queue in a slot that was not retiring.
+    life.reload_to(2, no_grace(1), "steer 0");
+    life.pass(100);
+    life.expect(life.tick_queued(&[1]), "");
+    life.pass(100);
+    life.expect(life.tick(), "disown 1 by 1");
+}
+
+#[test]
+fn handshakes_that_a_pause_caught_on_their_way_are_waited_for() {
+    let mut life = Life::running(2);
+    life.reload_to(2, settings(1), "steer 0");
+    life.pass(60_000);
+    life.expect(life.late_tick(), "");
+    life.ticks(900, "");
+    life.pass(200);
+    life.expect(life.tick(), "disown 1 by 1");
 }
 
 #[test]
@@ -501,6 +586,14 @@ impl Life {
 
     fn tick(&self) -> Event {
         self.tick_queued(&[])
+    }
+
+    fn late_tick(&self) -> Event {
+        Event::Tick {
+            on_time: false,
+            samples: Vec::new(),
+            queued: Vec::new(),
+        }
     }
 
     #[expect(

@@ -30,7 +30,7 @@ impl State {
         self.reconcile_reload(now, actions);
         self.reconcile_slots(now, actions);
         self.spawn(now, actions);
-        self.catch_up(actions);
+        self.catch_up(now, actions);
         self.steer(actions);
         self.adopt(ADOPT_AFTER, now, actions);
         self.report_ready(now, actions);
@@ -124,7 +124,7 @@ impl State {
             }
         }
         if let Some(last) = self.last_with_sockets() {
-            self.retire(last, now, actions);
+            self.retire(last, actions);
         }
         let deadline = self.settings.drain_deadline;
         for index in 0..self.slots.len() {
@@ -153,13 +153,14 @@ impl State {
     }
 
     /// Steered away, then a grace for handshakes on their way, then an empty queue, then let go, then closed.
-    fn retire(&mut self, index: usize, now: Duration, actions: &mut Vec<Action>) {
+    fn retire(&mut self, index: usize, actions: &mut Vec<Action>) {
         let position = slot_index(index);
         let handshakes = self.settings.handshakes;
         let waited = self.waiting.contains(&position);
         let slot = &mut self.slots[index];
         if let SlotPhase::Retiring { since } = slot.phase {
-            let quiet = now.saturating_sub(since) >= handshakes && !waited;
+            // As of the last tick, which looked into its queue: one before it retired did not.
+            let quiet = self.ticked > since && self.ticked - since >= handshakes && !waited;
             let served = slot.own || slot.adopted_by.is_some();
             if quiet && served {
                 slot.phase = SlotPhase::Closing;
@@ -208,7 +209,7 @@ impl State {
     }
 
     /// Children that do not have the plan in force: the new ones, and those that missed a switch.
-    fn catch_up(&mut self, actions: &mut Vec<Action>) {
+    fn catch_up(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let current = self.current;
         let coming = self.reload_generation();
         let behind: Vec<Who> = self
@@ -228,9 +229,7 @@ impl State {
             match child.preparing {
                 Some(generation) if generation == current => {
                     if child.prepared {
-                        child.preparing = None;
-                        child.prepared = false;
-                        child.committing = Some(generation);
+                        child.commit(generation, now);
                         actions.push(Action::Commit { who, generation });
                     }
                 }
@@ -242,7 +241,7 @@ impl State {
                     child.preparing = None;
                     child.prepared = false;
                     if child.at != current {
-                        child.preparing = Some(current);
+                        child.prepare(current, now);
                         actions.push(Action::Prepare {
                             who,
                             generation: current,

@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use super::event::{Action, Outcome, Ticket, Who};
-use super::state::{Settings, SlotPhase, State};
+use super::state::{Child, Settings, SlotPhase, State};
 
 /// A worker that has not answered by then is replaced, and the reload is undone.
 const WORKERS_DEADLINE: Duration = Duration::from_secs(5);
@@ -36,8 +36,16 @@ pub(super) enum Stage {
     Workers {
         generation: u64,
         settings: Settings,
-        deadline: Duration,
     },
+}
+
+impl Reload {
+    pub(super) fn forgive(&mut self, lost: Duration) {
+        match &mut self.stage {
+            Stage::Monitor { deadline, .. } => *deadline += lost,
+            Stage::Compiling | Stage::Workers { .. } => {}
+        }
+    }
 }
 
 impl State {
@@ -124,43 +132,45 @@ impl State {
                 } => {
                     let takes_part = self.monitor.serves() && self.monitor.at == self.current;
                     if takes_part && self.monitor.preparing.is_none() {
-                        self.monitor.preparing = Some(generation);
-                        self.monitor.prepared = false;
+                        self.monitor.prepare(generation, now);
                         actions.push(Action::Prepare {
                             who: Who::Monitor,
                             generation,
                         });
                     }
-                    let waits = takes_part && !self.monitor.prepared && now < deadline;
+                    let waits = takes_part && !self.monitor.prepared && self.ticked < deadline;
                     if waits {
                         return;
                     }
                     self.set_stage(Stage::Workers {
                         generation,
                         settings,
-                        deadline: now + WORKERS_DEADLINE,
                     });
                 }
                 Stage::Workers {
                     generation,
                     settings,
-                    deadline,
                 } => {
-                    self.prepare_workers(generation, actions);
+                    self.prepare_workers(generation, now, actions);
+                    let unanswered = |(who, child): &(Who, &Child)| {
+                        *who != Who::Monitor
+                            && child.preparing == Some(generation)
+                            && !child.prepared
+                    };
+                    if !self.children().any(|child| unanswered(&child)) {
+                        self.switch(generation, settings, now, actions);
+                        return;
+                    }
+                    // Each has its own time: one that became ready in the middle was asked later.
                     let silent: Vec<Who> = self
                         .children()
-                        .filter(|(who, child)| {
-                            *who != Who::Monitor
-                                && child.preparing == Some(generation)
-                                && !child.prepared
+                        .filter(unanswered)
+                        .filter(|(_, child)| {
+                            self.ticked.saturating_sub(child.asked) >= WORKERS_DEADLINE
                         })
                         .map(|(who, _)| who)
                         .collect();
-                    if silent.is_empty() {
-                        self.switch(generation, settings, actions);
-                        return;
-                    }
-                    if now >= deadline {
+                    if !silent.is_empty() {
                         for &who in &silent {
                             self.kill(who, "it did not answer to a new plan", actions);
                         }
@@ -181,7 +191,7 @@ impl State {
         self.children().any(|(_, child)| child.serves())
     }
 
-    fn prepare_workers(&mut self, generation: u64, actions: &mut Vec<Action>) {
+    fn prepare_workers(&mut self, generation: u64, now: Duration, actions: &mut Vec<Action>) {
         let current = self.current;
         for index in 0..self.slots.len() {
             let closing = self.slots[index].phase == SlotPhase::Closing;
@@ -193,8 +203,7 @@ impl State {
                 && child.preparing.is_none()
                 && !child.killed;
             if takes_part {
-                child.preparing = Some(generation);
-                child.prepared = false;
+                child.prepare(generation, now);
                 let slot = evenkeel_plan::SlotIdx(u16::try_from(index).unwrap_or(u16::MAX));
                 actions.push(Action::Prepare {
                     who: Who::Worker(slot),
@@ -204,7 +213,13 @@ impl State {
         }
     }
 
-    fn switch(&mut self, generation: u64, settings: Settings, actions: &mut Vec<Action>) {
+    fn switch(
+        &mut self,
+        generation: u64,
+        settings: Settings,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
         self.current = generation;
         self.settings = settings;
         actions.push(Action::Switch { generation });
@@ -215,9 +230,7 @@ impl State {
             .collect();
         for who in prepared {
             if let Some(child) = self.child_mut(who) {
-                child.preparing = None;
-                child.prepared = false;
-                child.committing = Some(generation);
+                child.commit(generation, now);
                 actions.push(Action::Commit { who, generation });
             }
         }

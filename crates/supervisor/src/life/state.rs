@@ -13,6 +13,9 @@ pub const TICK: Duration = Duration::from_millis(100);
 /// A child that is not ready by then is killed and started again.
 pub(super) const START_DEADLINE: Duration = Duration::from_secs(10);
 
+/// A child that serves and beats, and has not followed to the plan in force by then, is killed and started again.
+pub(super) const FOLLOW_DEADLINE: Duration = Duration::from_secs(10);
+
 /// A child that was ready for this long starts with a clean record when it dies.
 pub(super) const STABLE_AFTER: Duration = Duration::from_secs(1);
 
@@ -146,6 +149,8 @@ pub struct Child {
     pub prepared: bool,
     /// Generation it was told to commit and has not applied.
     pub committing: Option<u64>,
+    /// When it was last told to prepare or to commit; moved on by the time in which the supervisor itself did not run.
+    pub asked: Duration,
 }
 
 impl Child {
@@ -161,7 +166,21 @@ impl Child {
             preparing: None,
             prepared: false,
             committing: None,
+            asked: Duration::ZERO,
         }
+    }
+
+    pub(super) fn prepare(&mut self, generation: u64, now: Duration) {
+        self.preparing = Some(generation);
+        self.prepared = false;
+        self.asked = now;
+    }
+
+    pub(super) fn commit(&mut self, generation: u64, now: Duration) {
+        self.preparing = None;
+        self.prepared = false;
+        self.committing = Some(generation);
+        self.asked = now;
     }
 
     /// Whether there is a process.
@@ -256,6 +275,9 @@ pub struct State {
     pub steered: Vec<SlotIdx>,
     /// Slots in which somebody waited at the last tick.
     pub(super) waiting: Vec<SlotIdx>,
+    /// When the last tick came. Whether somebody has had the time for an answer is measured up to here: what comes first
+    /// after a pause of the whole machine may be anything, but only a tick says that there was one.
+    pub(super) ticked: Duration,
     /// Nobody is judged before.
     pub(super) judge_not_before: Duration,
     /// Whether `Ready { ready: true }` was emitted.
@@ -284,6 +306,7 @@ impl State {
             queued: Vec::new(),
             steered: Vec::new(),
             waiting: Vec::new(),
+            ticked: Duration::ZERO,
             judge_not_before: Duration::ZERO,
             ready: false,
             began: Duration::ZERO,
@@ -402,11 +425,12 @@ impl State {
                 queued,
             } => {
                 self.waiting = queued;
-                if on_time {
-                    self.judge(&samples, now, actions);
-                } else {
+                if !on_time {
+                    self.forgive(now.saturating_sub(self.ticked));
                     self.judge_not_before = now + OWN_LATENESS_GRACE;
                 }
+                self.ticked = now;
+                self.judge(&samples, now, actions);
             }
             Event::Terminate => self.terminate(now, actions),
         }
@@ -514,6 +538,28 @@ impl State {
         self.abandon_reload(actions);
     }
 
+    /// Time in which the supervisor did not run is nobody's silence: the whole machine may have been paused.
+    fn forgive(&mut self, lost: Duration) {
+        for slot in &mut self.slots {
+            // Handshakes that were on their way still are.
+            if let SlotPhase::Retiring { since } = &mut slot.phase {
+                *since += lost;
+            }
+        }
+        // One tick's time counts, so that deadlines pass even where every tick is late.
+        let lost = lost.saturating_sub(TICK);
+        let workers = self.slots.iter_mut().map(|slot| &mut slot.child);
+        for child in workers.chain([&mut self.monitor]) {
+            child.asked += lost;
+            if let ChildPhase::Started { since } = &mut child.phase {
+                *since += lost;
+            }
+        }
+        if let Some(reload) = &mut self.reload {
+            reload.forgive(lost);
+        }
+    }
+
     /// Heartbeats: late ones are steered around; a kill only when the process is stopped or burns CPU without beating,
     /// and only one at a time, since a pause of the whole machine makes all of them late at once.
     fn judge(
@@ -526,6 +572,7 @@ impl State {
             return;
         }
         let settings = self.settings;
+        let current = self.current;
         let mut kill_pending = self.children().any(|(_, child)| child.killed);
         for sample in samples {
             let who = sample.who;
@@ -574,9 +621,21 @@ impl State {
                         });
                     }
                 }
-                ChildPhase::Live { .. }
-                | ChildPhase::Absent { .. }
-                | ChildPhase::Draining { .. } => {}
+                ChildPhase::Live { .. } => {
+                    let unanswered = child.committing.is_some()
+                        || child.preparing == Some(current) && !child.prepared;
+                    if unanswered
+                        && now.saturating_sub(child.asked) >= FOLLOW_DEADLINE
+                        && !child.killed
+                    {
+                        child.killed = true;
+                        actions.push(Action::Kill {
+                            who,
+                            reason: "it does not follow to the plan in force",
+                        });
+                    }
+                }
+                ChildPhase::Absent { .. } | ChildPhase::Draining { .. } => {}
             }
         }
     }
