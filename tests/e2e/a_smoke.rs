@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use evenkeel_testkit::{Backend, Config, Daemon, Mode, Service, eventually, one_shot, proc};
+use evenkeel_testkit::{
+    Backend, Config, Daemon, Mode, Service, Signal, eventually, one_shot, proc,
+};
 
 use crate::{PROGRAM, SOON, assert_balanced, start, tally};
 
@@ -22,6 +24,16 @@ fn it_serves_and_stops_and_leaves_nothing() {
         (!processes.iter().any(|pid| proc::alive(*pid))).then_some(())
     });
     assert!(one_shot(address).is_err());
+}
+
+#[test]
+fn an_interrupt_ends_it_as_sigterm_does() {
+    let backend = Backend::start("b1", Mode::Name);
+    let mut daemon = start(&Config::new([Service::new("web", [&backend])]));
+    daemon.signal(Signal::INT);
+    let ended = daemon.wait_end(SOON);
+    assert_eq!(ended.code(), Some(0), "{ended}");
+    assert!(daemon.processes().is_empty());
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use evenkeel_control::operator::{Answer, Request};
+use evenkeel_testkit::client::one_shot_within;
 use evenkeel_testkit::{
     Backend, Config, Daemon, Failure, Load, Mode, Scraper, Service, Signal, client, eventually,
     one_shot, proc,
@@ -31,6 +32,7 @@ fn phase_is(daemon: &Daemon, phase: &str) {
 
 #[test]
 fn what_runs_at_sigterm_may_finish() {
+    const A_MOMENT: Duration = Duration::from_millis(100);
     let backend = Backend::start("b1", Mode::Echo);
     let mut config = Config::new([Service::new("web", [&backend])]);
     config.drain_deadline = "60s".to_owned();
@@ -41,7 +43,7 @@ fn what_runs_at_sigterm_may_finish() {
     phase_is(&daemon, "draining");
     say(&mut stream, "still here");
     eventually(SOON, "new connections are refused", || {
-        (one_shot(address) == Err(Failure::Refused)).then_some(())
+        (one_shot_within(address, A_MOMENT) == Err(Failure::Refused)).then_some(())
     });
     say(&mut stream, "and now");
     drop(stream);
@@ -113,6 +115,8 @@ fn a_second_sigterm_ends_it_at_once() {
 
 #[test]
 fn services_come_and_go_by_reload() {
+    // Whoever comes in before the sockets are closed is served, by a backend that says nothing.
+    const A_MOMENT: Duration = Duration::from_millis(100);
     let backends = Backend::several(&["b1", "b2"], Mode::Echo);
     let web = Service::new("web", &backends[..1]);
     let api = Service::new("api", &backends[1..]);
@@ -136,7 +140,7 @@ fn services_come_and_go_by_reload() {
 
     daemon.apply(&Config::new([api]));
     eventually(SOON, "nobody listens for the service that is gone", || {
-        (one_shot(web_address) == Err(Failure::Refused)).then_some(())
+        (one_shot_within(web_address, A_MOMENT) == Err(Failure::Refused)).then_some(())
     });
     say(
         &mut stream,
@@ -182,6 +186,24 @@ fn a_backend_that_is_gone_keeps_its_connections_and_gets_no_new_ones() {
     }
     say(&mut old, "still with b1");
     assert_eq!(backends[0].open(), 1);
+}
+
+/// All workers switch at one instant, before whoever asked has the answer.
+#[test]
+fn a_reload_that_is_answered_is_in_force_in_every_worker() {
+    let backends = Backend::several(&["b1", "b2"], Mode::Name);
+    let with = |round: usize| {
+        Config::new([Service::new("web", &backends[round % 2..][..1]).unchecked()]).workers(4)
+    };
+    let daemon = start(&with(0));
+    let address = daemon.address("web");
+    for round in 1..=100 {
+        daemon.apply(&with(round));
+        for _ in 0..8 {
+            let name = one_shot(address);
+            assert_eq!(name.as_deref(), Ok(backends[round % 2].name()), "{round}");
+        }
+    }
 }
 
 #[test]

@@ -304,3 +304,59 @@ fn a_client_that_is_gone_at_once_leaves_nothing() {
     assert!(service.accepted <= 200, "{service:?}");
     assert!(service.accepted >= 100, "{service:?}");
 }
+
+/// Out of descriptors a worker neither spins nor gives its listener up: who waits is served when there is room again.
+#[test]
+fn without_descriptors_clients_wait_and_are_served_later() {
+    const CLIENTS: usize = 40;
+    let backend = Backend::start("b1", Mode::Greet);
+    let service = Service::new("web", [&backend]).unchecked();
+    let mut config = Config::new([service]).workers(1);
+    // Limits of another user's process are not ours to change.
+    config.top = "user = \"keep\"".to_owned();
+    let daemon = start(&config);
+    let worker = daemon.workers()[0];
+    let unlimited = daemon.status().descriptor_limit;
+    let held = proc::descriptors(worker).unwrap() as u64;
+    proc::limit_descriptors(worker, held + 20).unwrap();
+    // One that gets a descriptor while its backend gets none is reset, perhaps before it knows that it is connected.
+    let address = daemon.address("web");
+    let mut streams: Vec<_> = (0..CLIENTS).map(|_| client::connect(address)).collect();
+    daemon.wait_status("the worker has run out", |status| {
+        let refused = status.services[0].failed["exhausted"];
+        status.workers[0].accept_exhausted > 0 || refused > 0
+    });
+    let before = proc::cpu_ticks(worker).unwrap();
+    let begun = Instant::now();
+    throughout(Duration::from_secs(2), "the worker lives", || {
+        daemon.workers() == [worker]
+    });
+    let ticks = proc::cpu_ticks(worker).unwrap() - before;
+    let allowed = u64::try_from(begun.elapsed().as_millis()).unwrap() / 10 / 4;
+    assert!(ticks < allowed, "it burnt {ticks} ticks of 10 ms");
+    proc::limit_descriptors(worker, unlimited).unwrap();
+    let answers = streams.iter_mut().map(|stream| match stream {
+        Ok(stream) => client::read_line(stream),
+        Err(failure) => Err(failure.clone()),
+    });
+    let outcomes: Vec<_> = answers.collect();
+    let served = outcomes.iter().filter(|outcome| outcome.is_ok()).count();
+    let service = daemon.service("web");
+    let refused = service.failed["exhausted"];
+    assert_eq!(
+        served as u64 + refused,
+        CLIENTS as u64,
+        "{outcomes:?} {service:?}"
+    );
+    assert_eq!(
+        service.backends[0].connect_failures, 0,
+        "it is not the backend's fault"
+    );
+    drop(streams);
+    assert_balanced(&daemon, "web");
+    assert_eq!(one_shot_greeted(&daemon).as_deref(), Ok("b1"));
+}
+
+fn one_shot_greeted(daemon: &Daemon) -> Result<String, Failure> {
+    client::read_line(&mut connect(daemon))
+}
