@@ -9,7 +9,7 @@ use evenkeel_testkit::{
     throughout,
 };
 
-use crate::{SOON, assert_balanced, start, tally};
+use crate::{SOON, assert_balanced, descriptors_or_skip, start, tally};
 
 const MIB: usize = 1024 * 1024;
 
@@ -288,9 +288,11 @@ fn idle_connections_hold_no_buffer() {
     drop(streams);
     let service = assert_balanced(&daemon, "web");
     assert_eq!(service.relayed, CLIENTS as u64 + 20);
-    eventually(SOON, "every descriptor is closed", || {
-        (proc::descriptors(worker)? < 40).then_some(())
-    });
+    if descriptors_or_skip(worker, "whether every descriptor is closed").is_some() {
+        eventually(SOON, "every descriptor is closed", || {
+            (proc::descriptors(worker)? < 40).then_some(())
+        });
+    }
 }
 
 #[test]
@@ -317,8 +319,10 @@ fn without_descriptors_clients_wait_and_are_served_later() {
     let daemon = start(&config);
     let worker = daemon.workers()[0];
     let unlimited = daemon.status().descriptor_limit;
-    let held = proc::descriptors(worker).unwrap() as u64;
-    proc::limit_descriptors(worker, held + 20).unwrap();
+    let Some(held) = descriptors_or_skip(worker, "a worker without descriptors") else {
+        return;
+    };
+    proc::limit_descriptors(worker, held as u64 + 20).unwrap();
     // One that gets a descriptor while its backend gets none is reset, perhaps before it knows that it is connected.
     let address = daemon.address("web");
     let mut streams: Vec<_> = (0..CLIENTS).map(|_| client::connect(address)).collect();

@@ -18,12 +18,13 @@ mod h_broken_config;
 mod i_tcp;
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use evenkeel_control::operator::{ServiceStatus, Status};
-use evenkeel_testkit::{Config, Daemon, ScrapeReport, one_shot};
+use evenkeel_testkit::{Config, Daemon, ScrapeReport, one_shot, proc};
 
 /// The daemon under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_evenkeel");
@@ -77,6 +78,25 @@ fn assert_balanced(daemon: &Daemon, service: &str) -> ServiceStatus {
         "{service:?}"
     );
     service
+}
+
+/// Descriptors that a child holds; where the kernel does not show them, `None`, and the part that is skipped is printed.
+///
+/// Children are not dumpable, so only root may look.
+fn descriptors_or_skip(pid: u32, part: &str) -> Option<usize> {
+    let count = proc::descriptors(pid);
+    if count.is_none() {
+        skipped(
+            part,
+            "only root sees the descriptors of a process that is not dumpable",
+        );
+    }
+    count
+}
+
+/// Says what was not looked at, and why, past the capture of output.
+fn skipped(part: &str, reason: &str) {
+    writeln!(std::io::stderr(), "skipped: {part}: {reason}").unwrap();
 }
 
 /// Checks that metrics came all the while and that no counter fell.
