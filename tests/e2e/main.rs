@@ -96,7 +96,8 @@ fn descriptors_or_skip(pid: u32, part: &str) -> Option<usize> {
 
 /// Says what was not looked at, and why, past the capture of output.
 fn skipped(part: &str, reason: &str) {
-    writeln!(std::io::stderr(), "skipped: {part}: {reason}").unwrap();
+    let line = format!("skipped: {part}: {reason}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 /// Checks that metrics came all the while and that no counter fell.
