@@ -10,8 +10,10 @@ use evenkeel_testkit::{
 
 use crate::{SOON, alone, assert_balanced, assert_only_rose, start, tally};
 
-/// Most connections that a worker takes from a queue in one turn, so that it can die before it has counted them.
-const ACCEPT_BATCH: u64 = 32;
+/// Kills for each connection that a worker may have accepted and not yet counted when it dies. The promise allows a whole
+/// batch of 32 a kill, but that bound is above what this load has in flight and would never be reached; in six runs no
+/// connection failed beyond those that were counted as `worker_died`.
+const KILLS_AN_UNCOUNTED: u64 = 10;
 
 /// A child that has lived this long is started again at once when it dies.
 const STABLE_AFTER: Duration = Duration::from_millis(1_100);
@@ -66,13 +68,10 @@ fn harm_workers(times: u64, harm: Signal) {
         "a dead worker's clients see a reset: {note}"
     );
     assert_eq!(report.failed(&Failure::Timeout), 0, "{note}");
+    // Whoever was still waiting in a queue is in neither count, so this is what shows a queue that was lost.
     let died = service.failed["worker_died"];
-    assert!(
-        report.failures.len() as u64 <= died + ACCEPT_BATCH * times,
-        "{note}"
-    );
-    // What is in flight at one instant is at most one connection a load thread.
-    assert!(report.failures.len() as u64 <= 6 * times, "{note}");
+    let broken = report.failures.len() as u64;
+    assert!(broken <= died + times / KILLS_AN_UNCOUNTED, "{note}");
     assert!(report.answered() > 20 * times, "{note}");
     for backend in &service.backends {
         assert_eq!(backend.state, "up", "{note}");
@@ -169,7 +168,9 @@ fn reloads_and_deaths_together() {
     assert_eq!(report.failed(&Failure::Refused), 0, "{note}");
     assert_eq!(report.failed(&Failure::Empty), 0, "{note}");
     assert_eq!(report.failed(&Failure::Timeout), 0, "{note}");
-    assert!(report.failures.len() as u64 <= 4 * ROUNDS, "{note}");
+    let broken = report.failures.len() as u64;
+    let died = service.failed["worker_died"];
+    assert!(broken <= died + ROUNDS / KILLS_AN_UNCOUNTED, "{note}");
     assert_only_rose(&scraper.stop());
 }
 
@@ -189,6 +190,7 @@ fn reload_until_applied(daemon: &Daemon) {
 
 #[test]
 fn a_worker_that_dies_leaves_its_queue_to_others() {
+    const CLIENTS: usize = 60;
     // The worker is stopped, connections queue up at its socket, and it is killed: nobody who waits is lost.
     let backend = Backend::start("b1", Mode::Name);
     let mut config = config(std::slice::from_ref(&backend), 2);
@@ -196,23 +198,23 @@ fn a_worker_that_dies_leaves_its_queue_to_others() {
     config.kill_after = "60s".to_owned();
     let daemon = start(&config);
     let address = daemon.address("web");
-    let worker = daemon.workers()[0];
-    assert!(proc::signal(worker, Signal::STOP));
-    let clients: Vec<_> = (0..60)
-        .map(|_| std::thread::spawn(move || evenkeel_testkit::one_shot(address)))
-        .collect();
-    eventually(SOON, "the other worker has taken its share", || {
-        let half = clients.iter().filter(|client| client.is_finished()).count();
-        (half >= 10).then_some(())
-    });
-    let waiting = clients
-        .iter()
-        .filter(|client| !client.is_finished())
-        .count();
-    assert!(waiting > 5, "only {waiting} wait");
-    assert!(proc::signal(worker, Signal::KILL));
-    for client in clients {
-        assert_eq!(client.join().unwrap().as_deref(), Ok("b1"));
+    for round in 0..5 {
+        let status = daemon.wait_status("all workers are live", all_live);
+        let worker = status.workers[round % 2].pid;
+        assert!(proc::signal(worker, Signal::STOP));
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|_| std::thread::spawn(move || evenkeel_testkit::one_shot(address)))
+            .collect();
+        let waiting = eventually(SOON, "whoever is not served waits in the queue", || {
+            let served = clients.iter().filter(|client| client.is_finished()).count();
+            let waiting = usize::try_from(proc::queued(address)).unwrap();
+            (served + waiting == CLIENTS).then_some(waiting)
+        });
+        assert!(waiting > 5, "only {waiting} wait in round {round}");
+        assert!(proc::signal(worker, Signal::KILL));
+        for client in clients {
+            assert_eq!(client.join().unwrap().as_deref(), Ok("b1"), "round {round}");
+        }
     }
     assert_eq!(tally(address, 10)["b1"], 10);
     assert_balanced(&daemon, "web");

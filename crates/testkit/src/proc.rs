@@ -65,6 +65,18 @@ pub fn sockets(pid: u32) -> BTreeSet<u64> {
 /// Inodes of the sockets that listen on an IPv4 address.
 #[must_use]
 pub fn listening(address: SocketAddr) -> BTreeSet<u64> {
+    listeners(address).map(|(inode, _)| inode).collect()
+}
+
+/// Connections that wait to be accepted on an IPv4 address, over all sockets that listen there.
+#[must_use]
+pub fn queued(address: SocketAddr) -> u64 {
+    listeners(address).map(|(_, queued)| queued).sum()
+}
+
+/// Inode and length of the accept queue, which stands in the column of received bytes (proc_net_tcp of the kernel's
+/// documentation).
+fn listeners(address: SocketAddr) -> impl Iterator<Item = (u64, u64)> {
     const LISTEN: &str = "0A";
     let SocketAddr::V4(address) = address else {
         panic!("only IPv4 is looked up here, not {address}")
@@ -72,16 +84,19 @@ pub fn listening(address: SocketAddr) -> BTreeSet<u64> {
     let [a, b, c, d] = address.ip().octets();
     let wanted = format!("{d:02X}{c:02X}{b:02X}{a:02X}:{:04X}", address.port());
     let table = fs::read_to_string("/proc/net/tcp").unwrap_or_default();
-    table
+    let found: Vec<_> = table
         .lines()
         .filter_map(|line| {
             let mut words = line.split_whitespace();
             let local = words.nth(1)?;
             let state = words.nth(1)?;
-            let inode = words.nth(5)?.parse().ok()?;
-            (local == wanted && state == LISTEN).then_some(inode)
+            let (_, queued) = words.next()?.split_once(':')?;
+            let queued = u64::from_str_radix(queued, 16).ok()?;
+            let inode = words.nth(4)?.parse().ok()?;
+            (local == wanted && state == LISTEN).then_some((inode, queued))
         })
-        .collect()
+        .collect();
+    found.into_iter()
 }
 
 /// Limits the descriptors of a running child, or a child's child, to numbers below `count`.
@@ -139,7 +154,7 @@ fn to_pid(pid: u32) -> Option<Pid> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpListener;
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -149,6 +164,11 @@ mod tests {
         let found = listening(listener.local_addr().unwrap());
         assert_eq!(found.len(), 1);
         assert!(found.is_subset(&sockets(std::process::id())));
+        let address = listener.local_addr().unwrap();
+        let _waits: Vec<_> = (0..3)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        assert_eq!(queued(address), 3);
     }
 
     #[test]
