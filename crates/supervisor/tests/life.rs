@@ -249,6 +249,28 @@ fn a_worker_that_becomes_ready_during_a_reload_has_as_long_for_its_answer_as_the
 }
 
 #[test]
+fn a_reload_right_after_another_waits_for_those_still_on_their_way() {
+    let mut life = Life::running(2);
+    life.step(reload(1));
+    life.step(compiled(2, settings(2)));
+    life.step(prepared(MONITOR, 1, 2));
+    life.step(prepared(w(0), 1, 2));
+    life.step(prepared(w(1), 1, 2));
+    // Worker 1 has not said yet that it is at 2 when 3 is compiled: 3 must not be switched to without it.
+    life.step(applied(MONITOR, 1, 2));
+    life.step(applied(w(0), 1, 2));
+    life.step(reload(2));
+    life.expect(compiled(3, settings(2)), "prepare monitor 3");
+    life.expect(prepared(MONITOR, 1, 3), "prepare 0 3");
+    life.expect(prepared(w(0), 1, 3), "");
+    life.expect(applied(w(1), 1, 2), "prepare 1 3");
+    life.expect(
+        prepared(w(1), 1, 3),
+        "switch 3, commit monitor 3, commit 0 3, commit 1 3, answer 2 applied 3",
+    );
+}
+
+#[test]
 fn a_pause_of_the_machine_is_nobody_s_silence() {
     let mut life = Life::running(2);
     life.step(reload(1));

@@ -253,7 +253,7 @@ impl State {
     }
 
     /// A worker that is letting go of its sockets has no use for a plan with new ones; it is told to finish next.
-    fn is_closing(&self, who: Who) -> bool {
+    pub(super) fn is_closing(&self, who: Who) -> bool {
         match who {
             Who::Monitor => false,
             Who::Worker(slot) => self.slots[usize::from(slot.0)].phase == SlotPhase::Closing,

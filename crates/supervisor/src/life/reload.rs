@@ -157,6 +157,18 @@ impl State {
                             && child.preparing == Some(generation)
                             && !child.prepared
                     };
+                    // Whoever is still on its way to the plan in force is asked when it is there: all switch at one instant.
+                    // FOLLOW_DEADLINE ends the wait for one that never arrives.
+                    let follows = |(who, child): (Who, &Child)| {
+                        who != Who::Monitor
+                            && child.serves()
+                            && !child.killed
+                            && !self.is_closing(who)
+                            && child.preparing != Some(generation)
+                    };
+                    if self.children().any(follows) {
+                        return;
+                    }
                     if !self.children().any(|child| unanswered(&child)) {
                         self.switch(generation, settings, now, actions);
                         return;

@@ -80,11 +80,20 @@ pub(crate) struct Process {
     pub(crate) known_late: bool,
 }
 
+/// A client that waits to be accepted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Waiting {
+    /// When it came, pauses aside.
+    pub(crate) arrived: Ms,
+    /// [`World::absences`] until then.
+    pub(crate) absences: Ms,
+}
+
 /// A slot's sockets, one group for all listeners.
 #[derive(Debug, Default)]
 pub(crate) struct Sockets {
     /// Arrival of each client that waits.
-    pub(crate) queue: Vec<Ms>,
+    pub(crate) queue: Vec<Waiting>,
     pub(crate) adopter: Option<u16>,
     pub(crate) letting_go: BTreeSet<u16>,
 }
@@ -140,6 +149,8 @@ pub(crate) struct World {
     pub(crate) last_tick: Ms,
     pub(crate) late_tick: Option<Ms>,
     pub(crate) supervisor_busy_until: Ms,
+    /// Time so far, pauses aside, in which the supervisor did not run: nobody can be helped in it.
+    pub(crate) absences: Ms,
     pub(crate) pauses: Ms,
     pub(crate) heap: BinaryHeap<Reverse<(Ms, u64)>>,
     pub(crate) happenings: BTreeMap<u64, Happening>,
@@ -180,6 +191,7 @@ impl World {
             last_tick: 0,
             late_tick: None,
             supervisor_busy_until: 0,
+            absences: 0,
             pauses: 0,
             heap: BinaryHeap::new(),
             happenings: BTreeMap::new(),
@@ -455,13 +467,18 @@ impl World {
             return;
         }
         let now = self.unpaused();
+        // What is left of an absence is still to come for this one.
+        let absences = self.absences - self.supervisor_busy_until.saturating_sub(self.now);
         let sockets = self.slots.get_mut(usize::from(slot));
         // The promise of scaling down: whoever was steered to a slot finds its sockets.
         assert!(
             sockets.is_some(),
             "a client on its way to slot {slot} was reset: its sockets are closed"
         );
-        sockets.unwrap().queue.push(now);
+        sockets.unwrap().queue.push(Waiting {
+            arrived: now,
+            absences,
+        });
     }
 
     pub(crate) fn open(&self) -> u16 {
@@ -500,6 +517,7 @@ impl World {
         if kind < 4 {
             let late = self.rng.between(200, 4_000);
             self.note(format!("the supervisor does not run for {late} ms"));
+            self.absences += late;
             self.supervisor_busy_until = self.now + late;
             return;
         }
