@@ -362,7 +362,10 @@ impl Supervisor {
                 if ready {
                     let workers = self.state.settings.workers;
                     tracing::info!(workers, services = self.plan.services().len(), "ready");
-                    self.store.notify(&[NotifyState::Ready]);
+                    let status =
+                        format!("{workers} workers, {} services", self.plan.services().len());
+                    self.store
+                        .notify(&[NotifyState::Ready, NotifyState::Status(&status)]);
                 }
             }
             Action::Stopping => {
