@@ -107,8 +107,9 @@ fn twenty_times_from_four_workers_to_one_and_back_resets_nobody() {
     let report = load.stop();
     assert!(
         report.failures.is_empty(),
-        "{:?}",
-        report.failures_by_kind()
+        "{:?} {:?}",
+        report.failures,
+        daemon.service("web")
     );
     assert!(report.answered() > 1_000, "{}", report.answered());
     let service = assert_balanced(&daemon, "web");

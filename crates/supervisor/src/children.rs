@@ -95,7 +95,12 @@ impl Children {
         let (outbox, queue) = mpsc::unbounded_channel();
         let taken = Rc::new(Notify::new());
         spawn_task(write(Rc::clone(&channel), queue, Rc::clone(&taken)));
-        spawn_task(read(channel, taken, who, incarnation, self.events.clone()));
+        let events = self.events.clone();
+        spawn_task(async move {
+            read(channel, &taken, who, incarnation, events).await;
+            // Nobody will take what is on its way any more: the writer goes on, finds the channel closed and ends.
+            taken.notify_one();
+        });
         let exit = process::duplicate(&*pidfd)?;
         spawn_task(wait(exit, who, incarnation, self.events.clone()));
         let mut running = Running {
@@ -189,6 +194,9 @@ impl Running {
     }
 }
 
+/// What has not been sent when the child ends is dropped with the queue, and the descriptors with it: a listening socket that
+/// somebody still holds stays in its group.
+///
 /// Messages in order. After a batch of descriptors the next message waits until the child has taken them: descriptors in
 /// flight count against this process's limit.
 async fn write(
@@ -209,7 +217,7 @@ async fn write(
 
 async fn read(
     channel: Rc<Channel<ToChild, FromChild>>,
-    taken: Rc<Notify>,
+    taken: &Notify,
     who: Who,
     incarnation: u64,
     events: mpsc::UnboundedSender<FromTasks>,
