@@ -16,12 +16,13 @@ fn a_backend_that_dies_goes_down_and_comes_back_and_no_client_sees_it() {
     backends[1].kill();
     // Before it is known to be down, connects to it fail and go elsewhere.
     assert_eq!(tally(address, 20)["b1"], 20);
-    let status = daemon.wait_status("b2 is down", |status| {
-        status.services[0].backends[1].state == "down"
+    let status = daemon.wait_status("b2 is down, and it is said why", |status| {
+        let b2 = &status.services[0].backends[1];
+        b2.state == "down" && !b2.reason.is_empty()
     });
     let down = &status.services[0].backends[1];
     assert!(down.answer.contains("refused"), "{down:?}");
-    assert!(!down.reason.is_empty(), "{down:?}");
+    assert!(down.reason.contains("failed in a row"), "{down:?}");
     assert_eq!(daemon.backend("web", "b1").state, "up");
     let metrics = daemon.metrics();
     let is = |state| {

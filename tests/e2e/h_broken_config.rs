@@ -64,7 +64,12 @@ fn a_reload_with_each_leaves_everything_as_it_was() {
     let decided = |services: &[ServiceStatus]| -> Vec<String> {
         let described = services.iter().map(|service| {
             let backends = service.backends.iter().map(|backend| {
-                let identity = (&backend.name, backend.address, backend.weight, backend.cell);
+                let identity = (
+                    &backend.name,
+                    backend.address.clone(),
+                    backend.weight,
+                    backend.cell,
+                );
                 format!("{identity:?} {}", backend.state)
             });
             let backends: Vec<_> = backends.collect();

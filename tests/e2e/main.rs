@@ -1,6 +1,7 @@
 //! The real daemon: supervisor, monitor and workers as processes, real sockets, scripted backends and clients.
 //!
-//! Files run from simple to complex. Each test starts a daemon of its own and leaves nothing behind. Nothing needs root.
+//! Files run from simple to complex. Each test starts a daemon of its own and leaves nothing behind. Nothing needs root, but for one
+//! test that is skipped without it.
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
@@ -16,15 +17,20 @@ mod f_slots;
 mod g_supervisor;
 mod h_broken_config;
 mod i_tcp;
+mod j_couchdb;
+mod k_openhim;
+mod l_faults;
+mod m_names;
+mod n_admin;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use evenkeel_control::operator::{ServiceStatus, Status};
-use evenkeel_testkit::{Config, Daemon, ScrapeReport, one_shot, proc};
+use evenkeel_testkit::{Config, Daemon, Probe, ScrapeReport, one_shot, proc};
 
 /// The daemon under test.
 const PROGRAM: &str = env!("CARGO_BIN_EXE_evenkeel");
@@ -37,6 +43,47 @@ fn start(config: &Config) -> Daemon {
     let daemon = Daemon::builder(PROGRAM, config).start();
     daemon.wait_backends_up();
     daemon
+}
+
+/// Not a test: the body of every double.
+#[test]
+#[ignore = "started by tests, as a process of its own"]
+fn double_process() {
+    evenkeel_testkit::doubles::run();
+}
+
+/// A configuration with short times around `services`; `top` are lines of the top of the file.
+fn file(top: &str, services: &str) -> String {
+    format!(
+        "version = 1\nworkers = 2\n{top}\n[metrics]\nlisten = \"127.0.0.1:0\"\n\
+         [drain]\ndelay = \"0s\"\ndeadline = \"5s\"\nhandshakes = \"500ms\"\n{services}"
+    )
+}
+
+/// The table of a backend.
+fn backend(name: &str, address: &dyn std::fmt::Display) -> String {
+    format!("{{ name = \"{name}\", address = \"{address}\" }}")
+}
+
+/// Checks that nothing was lost but what was in flight at one of the `harms`, each from when it was begun to when it was done.
+fn assert_only_in_flight(probes: &[Probe], harms: &[(Instant, Instant)]) {
+    for probe in probes {
+        let Err(failure) = &probe.outcome else {
+            continue;
+        };
+        let in_flight = harms
+            .iter()
+            .any(|(begun, done)| probe.begun <= *done && probe.ended >= *begun);
+        let after: Vec<_> = harms
+            .iter()
+            .map(|(_, done)| probe.begun.saturating_duration_since(*done))
+            .collect();
+        assert!(
+            in_flight,
+            "{failure:?}, begun {after:?} after each harm, took {:?}",
+            probe.ended - probe.begun
+        );
+    }
 }
 
 /// Held by tests that keep both CPUs busy, so that only one of them runs at a time.

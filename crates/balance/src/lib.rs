@@ -63,7 +63,7 @@ pub trait Candidates {
         self.len() == 0
     }
 
-    /// Configured weight of candidate `index`. Range: 0..=65535; 0 = quiesced, never picked.
+    /// Weight of candidate `index`. Range: 0..=[`State::POSITION_MAX`]; 0 = quiesced, never picked.
     ///
     /// `index` is below [`len`](Self::len).
     fn weight(&self, index: usize) -> u32;

@@ -25,7 +25,7 @@ pub struct State {
     /// caller compares it.
     pub tag: u16,
     /// The weight a candidate needs to get a turn in the present pass (`cw` in the kernel's
-    /// `ip_vs_wrr.c`). Range: 0..=65535; 0 = no pass has begun yet. Only `wrr` uses it.
+    /// `ip_vs_wrr.c`). Range: 0..=16,777,215 (24 bits); 0 = no pass has begun yet. Only `wrr` uses it.
     pub threshold: u32,
     /// The candidate picked last. Range: 0..=[`POSITION_MAX`](Self::POSITION_MAX); 0 = before the
     /// first (the kernel's list head), `i + 1` = candidate `i`.

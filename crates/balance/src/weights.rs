@@ -8,10 +8,10 @@
 /// Source: kernel `ip_vs_wrr.c`, `ip_vs_wrr_gcd_weight` (`di`) and `ip_vs_wrr_max_weight`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WeightSummary {
-    /// The highest weight. Range: 0..=65535; 0 when there is no weight above 0.
+    /// The highest weight. Range: 0..=16,777,215 (24 bits); 0 when there is no weight above 0.
     pub max: u32,
     /// How far the threshold falls from one pass to the next: the weights' greatest common
-    /// divisor. Range: 1..=65535; 1 when there is no weight above 0.
+    /// divisor. Range: 1..=16,777,215; 1 when there is no weight above 0.
     pub step: u32,
 }
 

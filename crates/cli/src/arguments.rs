@@ -76,6 +76,58 @@ Examples:
   evenkeel status --json | jq '.services[].backends[] | select(.state == \"down\") | .name'
   evenkeel status --wait web --timeout 30s";
 
+const BACKENDS_HELP: &str = "\
+NAME is `service/backend`, `*/backend` for one server in all services, or `service/*` for all of a service. What is said \
+outlives reloads and restarts, until `enable` or `weight NAME auto`.
+
+Exit codes: 0 done, 1 refused (there is no such backend), 4 no daemon answers, 6 the time to wait is over.
+
+Examples:
+  evenkeel backend drain web/b1 --wait --timeout 2m
+  evenkeel backend enable web/b1";
+
+const DRAIN_HELP: &str = "\
+Exit codes: 0 done, 1 refused (there is no such backend), 4 no daemon answers, 6 the time to wait is over, and the \
+connections that are left were named.
+
+Examples:
+  evenkeel backend drain web/b1
+  evenkeel backend drain '*/openhim-1' --wait --timeout 5m";
+
+const DISABLE_HELP: &str = "\
+Exit codes: 0 done, 1 refused (there is no such backend), 4 no daemon answers.
+
+Example:
+  evenkeel backend disable web/b1";
+
+const ENABLE_HELP: &str = "\
+Exit codes: 0 done, 1 refused (there is no such backend), 4 no daemon answers.
+
+Examples:
+  evenkeel backend enable web/b1
+  evenkeel backend enable 'web/*'";
+
+const WEIGHT_HELP: &str = "\
+Exit codes: 0 done, 1 refused (there is no such backend), 4 no daemon answers.
+
+Examples:
+  evenkeel backend weight web/b1 5
+  evenkeel backend weight web/b1 auto";
+
+const WHY_HELP: &str = "\
+Exit codes: 0 answered, 1 refused (there is no such backend), 4 no daemon answers.
+
+Examples:
+  evenkeel why web/b1
+  evenkeel why web/b1 --json | jq -r '.explanation.checks[].received'";
+
+const EVENTS_HELP: &str = "\
+Exit codes: 0 all told, 1 refused, 4 no daemon answers, or it ended while it was followed.
+
+Examples:
+  evenkeel events
+  evenkeel events --follow --json | jq -r 'select(.kind == \"health\") | .text'";
+
 const DEMO_HELP: &str = "\
 Exit codes: 0 ended with q or Ctrl-C, 1 it could not start.
 
@@ -132,6 +184,15 @@ pub(crate) enum Command {
     /// Show what is wrong, then workers, services and backends.
     #[command(after_help = STATUS_HELP)]
     Status(Status),
+    /// Drain, disable or enable backends, or change their weight; until further notice, over reloads and restarts.
+    #[command(after_help = BACKENDS_HELP)]
+    Backend(Backend),
+    /// Say why a backend is in its state: its last checks and answers, who drained it, what its service's policy says.
+    #[command(after_help = WHY_HELP)]
+    Why(Why),
+    /// Show what happened lately: health, policy, names, operators, reloads, processes.
+    #[command(after_help = EVENTS_HELP)]
+    Events(Events),
     /// Start a daemon in front of three small servers on this host, and show what goes where.
     #[command(after_help = DEMO_HELP)]
     Demo(Demo),
@@ -181,6 +242,15 @@ pub(crate) struct Run {
     pub(crate) config: PathBuf,
     #[command(flatten)]
     pub(crate) runtime_dir: RuntimeDir,
+    /// Directory of what outlives the daemon: what operators said of backends, last verdicts and names. Default: the
+    /// directory that systemd made, else the runtime directory.
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "EVENKEEL_STATE_DIR",
+        hide_env_values = true
+    )]
+    pub(crate) state_dir: Option<PathBuf>,
     /// Stop when the process that started this one ends.
     #[arg(long, hide = true)]
     pub(crate) end_with_parent: bool,
@@ -219,6 +289,96 @@ pub(crate) struct Status {
     pub(crate) runtime_dir: RuntimeDir,
 }
 
+/// `backend`.
+#[derive(Args, Debug)]
+pub(crate) struct Backend {
+    #[command(subcommand)]
+    pub(crate) command: BackendCommand,
+}
+
+/// What to say of backends.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackendCommand {
+    /// Give it no new connections; those it has go on.
+    #[command(after_help = DRAIN_HELP)]
+    Drain(Drain),
+    /// Do not use it at all; connections it has go on.
+    #[command(after_help = DISABLE_HELP)]
+    Disable(Named),
+    /// Use it again.
+    #[command(after_help = ENABLE_HELP)]
+    Enable(Named),
+    /// Give it another weight than the configuration's.
+    #[command(after_help = WEIGHT_HELP)]
+    Weight(Weight),
+}
+
+/// `backend drain`.
+#[derive(Args, Debug)]
+pub(crate) struct Drain {
+    /// `service/backend`, `*/backend` or `service/*`.
+    pub(crate) name: String,
+    /// Return when the last connection is gone.
+    #[arg(long)]
+    pub(crate) wait: bool,
+    /// How long to wait, such as 30s or 2m.
+    #[arg(long, value_name = "DURATION", default_value = "2m", value_parser = duration, requires = "wait")]
+    pub(crate) timeout: Duration,
+    #[command(flatten)]
+    pub(crate) runtime_dir: RuntimeDir,
+}
+
+/// `backend disable` and `backend enable`.
+#[derive(Args, Debug)]
+pub(crate) struct Named {
+    /// `service/backend`, `*/backend` or `service/*`.
+    pub(crate) name: String,
+    #[command(flatten)]
+    pub(crate) runtime_dir: RuntimeDir,
+}
+
+/// `backend weight`.
+#[derive(Args, Debug)]
+pub(crate) struct Weight {
+    /// `service/backend`, `*/backend` or `service/*`.
+    pub(crate) name: String,
+    /// 0 to 65535, 0 = no new connections; `auto` = as the configuration says.
+    #[arg(value_parser = weight)]
+    pub(crate) weight: WeightValue,
+    #[command(flatten)]
+    pub(crate) runtime_dir: RuntimeDir,
+}
+
+/// A weight; `None` = the configuration's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct WeightValue(pub(crate) Option<u16>);
+
+/// `why`.
+#[derive(Args, Debug)]
+pub(crate) struct Why {
+    /// `service/backend`.
+    #[arg(value_name = "BACKEND")]
+    pub(crate) name: String,
+    /// For programs: one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) runtime_dir: RuntimeDir,
+}
+
+/// `events`.
+#[derive(Args, Debug)]
+pub(crate) struct Events {
+    /// Go on with what happens from now on.
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// For programs: one JSON object a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) runtime_dir: RuntimeDir,
+}
+
 /// `demo`.
 #[derive(Args, Debug)]
 pub(crate) struct Demo {
@@ -248,6 +408,16 @@ pub(crate) enum Page {
     Config,
     /// docs/metrics.md.
     Metrics,
+}
+
+fn weight(text: &str) -> Result<WeightValue, String> {
+    match text {
+        "auto" => Ok(WeightValue(None)),
+        number => number
+            .parse()
+            .map(|weight| WeightValue(Some(weight)))
+            .map_err(|_| "a number from 0 to 65535, or `auto`".to_owned()),
+    }
 }
 
 /// The same durations as in the configuration.

@@ -4,9 +4,11 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use evenkeel_control::child::Event;
 use evenkeel_control::operator::{
-    self, ANSWER_BYTES_MAX, Answer, OperatorError, Request, SOCKET_NAME, Status,
+    self, ANSWER_BYTES_MAX, Answer, BackendAction, OperatorError, Request, SOCKET_NAME, Status, Why,
 };
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::UnixStream;
 
 use crate::failure::{Exit, Failure};
@@ -113,11 +115,87 @@ struct Tried<'a> {
 pub(crate) async fn status(directory: &Path) -> Result<Box<Status>, AskError> {
     match ask(directory, Request::Status, STATUS_DEADLINE).await? {
         Answer::Status(status) => Ok(status),
-        Answer::Denied { reason } | Answer::Failed { reason } => Err(AskError::Denied(reason)),
-        Answer::Reloaded { .. } | Answer::Invalid { .. } => {
-            Err(AskError::Denied("it answered another question".to_owned()))
+        answer => Err(unexpected(answer)),
+    }
+}
+
+/// Says something of backends: those that the name stood for, and warnings.
+pub(crate) async fn backend(
+    directory: &Path,
+    name: String,
+    action: BackendAction,
+) -> Result<(Vec<String>, Vec<String>), AskError> {
+    match ask(
+        directory,
+        Request::Backend { name, action },
+        STATUS_DEADLINE,
+    )
+    .await?
+    {
+        Answer::Backend { backends, warnings } => Ok((backends, warnings)),
+        answer => Err(unexpected(answer)),
+    }
+}
+
+/// Asks why a backend is in its state.
+pub(crate) async fn why(directory: &Path, name: String) -> Result<Box<Why>, AskError> {
+    match ask(directory, Request::Why { name }, STATUS_DEADLINE).await? {
+        Answer::Why(why) => Ok(why),
+        answer => Err(unexpected(answer)),
+    }
+}
+
+/// Hands every event to `take`, until there is no more or it returns false.
+pub(crate) async fn events(
+    directory: &Path,
+    follow: bool,
+    take: impl Fn(&Event) -> Result<bool, Failure>,
+) -> Result<(), Failure> {
+    let broken = |source| AskError::Broken {
+        directory: directory.to_owned(),
+        source,
+    };
+    let mut stream = connect(directory).await?;
+    operator::write(&mut stream, Request::Events { follow })
+        .await
+        .map_err(broken)?;
+    let mut reader = BufReader::new(stream);
+    loop {
+        let mut line = Vec::new();
+        let read = reader.read_until(b'\n', &mut line).await;
+        if read.map_err(|error| broken(error.into()))? == 0 && follow {
+            return Err(
+                Failure::new(Exit::NoDaemon, "the daemon tells no more events")
+                    .help("it has ended, or this was read too slowly: the last line says so"),
+            );
+        }
+        match operator::read(line.as_slice(), ANSWER_BYTES_MAX)
+            .await
+            .map_err(broken)?
+        {
+            Answer::Event(event) => {
+                if !take(&event)? {
+                    return Ok(());
+                }
+            }
+            Answer::EventsEnd => return Ok(()),
+            answer => return Err(unexpected(answer).into()),
         }
     }
+}
+
+/// A refusal, or the answer to another question.
+fn unexpected(answer: Answer) -> AskError {
+    AskError::Denied(match answer {
+        Answer::Denied { reason } | Answer::Failed { reason } => reason,
+        Answer::Status(_)
+        | Answer::Reloaded { .. }
+        | Answer::Backend { .. }
+        | Answer::Why(_)
+        | Answer::Event(_)
+        | Answer::EventsEnd
+        | Answer::Invalid { .. } => "it answered another question".to_owned(),
+    })
 }
 
 /// Asks for a reload.

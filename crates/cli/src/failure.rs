@@ -21,7 +21,7 @@ pub(crate) enum Exit {
     NoDaemon = 4,
     /// A reload was refused although the configuration has no errors.
     Refused = 5,
-    /// `status --wait` waited in vain.
+    /// `status --wait` or `backend drain --wait` waited in vain.
     TimedOut = 6,
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_control::operator::{ServiceStatus, Status, WorkerStatus};
+use evenkeel_control::operator::{BackendStatus, ServiceStatus, Status, WorkerStatus};
 
 use crate::status_screen::WORDS_CHARS_MAX;
 use crate::text::{self, one_line};
@@ -101,20 +101,26 @@ pub(crate) fn findings(status: &Status, now_unix: u64) -> Vec<Finding> {
 }
 
 fn service_findings(service: &ServiceStatus, now_unix: u64, tell: &mut impl FnMut(bool, String)) {
-    if !service.serving {
-        tell(
-            true,
-            format!(
-                "service {}: no eligible backend, its clients are turned away",
-                service.name
-            ),
-        );
-    }
+    gate_finding(service, now_unix, tell);
     for backend in &service.backends {
-        if backend.state != "down" {
-            continue;
+        let subject = format!("service {}: backend {}", service.name, backend.name);
+        if let Some(words) = admin_finding(backend, now_unix) {
+            tell(false, format!("{subject} {words}"));
         }
-        let mut words = format!("service {}: backend {} is down", service.name, backend.name);
+        if backend.endpoints.is_empty() {
+            let name = one_line(&backend.address, WORDS_CHARS_MAX);
+            tell(
+                false,
+                format!("{subject}: nobody knows yet what {name} stands for"),
+            );
+        }
+        let state = match backend.state.as_str() {
+            "down" => "is down",
+            "drain" => "asks for no new connections",
+            "maint" => "asks not to be used",
+            _ => continue,
+        };
+        let mut words = format!("{subject} {state}");
         if backend.since_unix > 0 {
             let since = text::since(backend.since_unix, now_unix);
             words.push_str(&format!(" for {since}"));
@@ -129,6 +135,49 @@ fn service_findings(service: &ServiceStatus, now_unix: u64, tell: &mut impl FnMu
         }
         tell(false, words);
     }
+}
+
+fn gate_finding(service: &ServiceStatus, now_unix: u64, tell: &mut impl FnMut(bool, String)) {
+    let name = &service.name;
+    let state = match service.gate.as_str() {
+        "closed" => "closed by its policy",
+        "panic" => "too few backends are healthy, all enabled ones are used",
+        _ => "",
+    };
+    if !state.is_empty() {
+        let mut words = format!("service {name}: {state}");
+        if service.gate_since_unix > 0 {
+            let since = text::since(service.gate_since_unix, now_unix);
+            words.push_str(&format!(" for {since}"));
+        }
+        if !service.gate_reason.is_empty() {
+            words.push_str(": ");
+            words.push_str(&one_line(&service.gate_reason, 4 * WORDS_CHARS_MAX));
+        }
+        tell(service.gate == "closed", words);
+    }
+    if !service.serving && service.gate != "closed" {
+        tell(
+            true,
+            format!("service {name}: no eligible backend, its clients are turned away"),
+        );
+    }
+}
+
+/// What an operator took away.
+fn admin_finding(backend: &BackendStatus, now_unix: u64) -> Option<String> {
+    let admin = backend.admin.as_ref()?;
+    let state = match (admin.state.as_str(), admin.weight) {
+        ("drain", _) => "is drained",
+        ("disabled", _) => "is disabled",
+        (_, Some(0)) => "has weight 0",
+        _ => return None,
+    };
+    Some(format!(
+        "{state}, by {} {} ago",
+        one_line(&admin.by, WORDS_CHARS_MAX),
+        text::since(admin.at_unix, now_unix)
+    ))
 }
 
 fn worker_finding(worker: &WorkerStatus) -> Option<String> {

@@ -6,6 +6,8 @@
 //!                        |-> check        reads a file, binds nothing
 //!                        |-> reload       one question over the control socket
 //!                        |-> status       one question, or one every 100 ms with --wait
+//!                        |-> backend      one word on backends; status until they are idle with --wait
+//!                        |-> why, events  one question; with --follow until it is closed
 //!                        |-> demo         a `run`, three backends, and a screen of `status`
 //!                        `-> completions, man, reference
 //! ```
@@ -16,9 +18,11 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod backend;
 mod check;
 mod client;
 mod demo;
+mod events;
 mod failure;
 mod findings;
 mod output;
@@ -29,6 +33,7 @@ mod runtime_dir;
 mod status;
 mod status_screen;
 mod text;
+mod why;
 
 use std::process::ExitCode;
 
@@ -67,6 +72,9 @@ fn execute(command: Command) -> Result<ExitCode, Failure> {
         Command::Check(check) => check::execute(&check),
         Command::Reload(reload) => reload::execute(reload),
         Command::Status(status) => status::execute(status),
+        Command::Backend(backend) => backend::execute(backend),
+        Command::Why(why) => why::execute(why),
+        Command::Events(events) => events::execute(events),
         Command::Demo(demo) => demo::execute(&demo),
         Command::DemoBackend(backend) => demo::backend::execute(&backend),
         Command::Completions { shell } => pages::completions(shell),

@@ -68,15 +68,21 @@ fn paint(terminal: bool) -> Paint {
 
 /// Writes all of `text` to standard output. A reader that went away (`| head`) is no failure.
 pub(crate) fn print(text: &str) -> Result<(), Failure> {
+    try_print(text).map(drop)
+}
+
+/// As [`print()`]; whether there is still a reader.
+pub(crate) fn try_print(text: &str) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
     match stdout
         .write_all(text.as_bytes())
         .and_then(|()| stdout.flush())
     {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => {
             Err(Failure::new(Exit::Failed, "cannot write to standard output").cause(&error))
         }
-        _ => Ok(()),
     }
 }
 

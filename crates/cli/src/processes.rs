@@ -42,5 +42,6 @@ pub(crate) fn run(run: Run) -> ExitCode {
     evenkeel_supervisor::run(&evenkeel_supervisor::Options {
         config: run.config,
         runtime_dir: runtime_dir::choose(run.runtime_dir.runtime_dir),
+        state_dir: runtime_dir::choose_state(run.state_dir),
     })
 }

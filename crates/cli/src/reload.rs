@@ -42,7 +42,11 @@ pub(crate) fn execute(reload: Reload) -> Result<ExitCode, Failure> {
         Answer::Denied { reason } => {
             Err(Failure::new(Exit::Refused, "the daemon refused to reload").cause(&Reason(reason)))
         }
-        Answer::Status(_) => Err(Failure::new(
+        Answer::Status(_)
+        | Answer::Backend { .. }
+        | Answer::Why(_)
+        | Answer::Event(_)
+        | Answer::EventsEnd => Err(Failure::new(
             Exit::Refused,
             "the daemon answered another question",
         )),

@@ -1,4 +1,4 @@
-//! Where the daemon's lock and control socket are.
+//! Where the daemon's lock and control socket are, and what outlives it.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -24,12 +24,18 @@ pub(crate) fn choose(explicit: Option<PathBuf>) -> PathBuf {
     })
 }
 
+/// `explicit` (`--state-dir` or `EVENKEEL_STATE_DIR`), else what systemd made; `None` = the runtime directory.
+pub(crate) fn choose_state(explicit: Option<PathBuf>) -> Option<PathBuf> {
+    explicit.or_else(|| first_of(std::env::var_os("STATE_DIRECTORY").as_ref()))
+}
+
+/// The first of one path or several with colons between, as systemd passes them on.
+fn first_of(list: Option<&OsString>) -> Option<PathBuf> {
+    std::env::split_paths(list?).find(|path| path.is_absolute())
+}
+
 fn default_in(surroundings: &Surroundings) -> PathBuf {
-    let systemd = surroundings
-        .systemd
-        .as_ref()
-        .and_then(|list| std::env::split_paths(list).find(|path| path.is_absolute()));
-    if let Some(directory) = systemd {
+    if let Some(directory) = first_of(surroundings.systemd.as_ref()) {
         return directory;
     }
     if surroundings.uid == 0 {
@@ -65,5 +71,8 @@ mod tests {
     #[test]
     fn what_was_said_counts_first() {
         assert_eq!(choose(Some("/x".into())), PathBuf::from("/x"));
+        assert_eq!(choose_state(Some("/x".into())), Some(PathBuf::from("/x")));
+        let list = OsString::from("/var/lib/evenkeel:/var/lib/other");
+        assert_eq!(first_of(Some(&list)), Some("/var/lib/evenkeel".into()));
     }
 }

@@ -121,6 +121,13 @@ fn lacking(status: &operator::Status, service: Option<&str>) -> Option<Lack> {
         return lack(format!("the daemon is {}", status.phase));
     }
     let waiting = chosen(status, service).find(|found| !found.serving)?;
+    if waiting.gate == "closed" {
+        let reason = text::one_line(&waiting.gate_reason, 4 * status_screen::WORDS_CHARS_MAX);
+        return lack(format!(
+            "service `{}` is closed by its policy: {reason}",
+            waiting.name
+        ));
+    }
     lack(format!(
         "service `{}` has no eligible backend",
         waiting.name

@@ -1,5 +1,6 @@
 //! A status as a page for a person at three in the morning: first what is wrong, in words, then the figures.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use evenkeel_control::operator::{BackendStatus, ServiceStatus, Status, WorkerStatus};
@@ -21,7 +22,7 @@ pub(crate) fn render(status: &Status, now_unix: u64, paint: Paint) -> String {
     page.push_str(&text::table("", &worker_rows(&status.workers), paint));
     for service in &status.services {
         page.push('\n');
-        page.push_str(&service_head(service, paint));
+        page.push_str(&service_head(service, now_unix, paint));
         page.push_str(&text::table(
             "  ",
             &backend_rows(&service.backends, now_unix),
@@ -44,7 +45,7 @@ pub(crate) fn tone_of(state: &str) -> Tone {
     match state {
         "up" | "live" => Tone::Good,
         "down" | "backing-off" => Tone::Bad,
-        "starting" | "late" | "retiring" => Tone::Doubtful,
+        "starting" | "late" | "retiring" | "drain" | "maint" => Tone::Doubtful,
         _ => Tone::Plain,
     }
 }
@@ -168,16 +169,17 @@ fn worker_rows(workers: &[WorkerStatus]) -> Vec<Vec<Cell>> {
     rows
 }
 
-fn service_head(service: &ServiceStatus, paint: Paint) -> String {
+fn service_head(service: &ServiceStatus, now_unix: u64, paint: Paint) -> String {
     let listeners: Vec<String> = service.listeners.iter().map(ToString::to_string).collect();
     let pool = match &service.pool {
         Some(pool) => format!("  pool {pool}"),
         None => String::new(),
     };
-    let state = if service.serving {
-        paint.green("serving")
-    } else {
-        paint.red("NOT SERVING")
+    let state = match service.gate.as_str() {
+        "closed" => paint.red("CLOSED"),
+        _ if !service.serving => paint.red("NOT SERVING"),
+        "panic" => paint.yellow("PANIC"),
+        _ => paint.green("serving"),
     };
     let failed: u64 = service.failed.values().sum();
     let mut lines = format!(
@@ -204,7 +206,68 @@ fn service_head(service: &ServiceStatus, paint: Paint) -> String {
         ));
     }
     lines.push('\n');
+    if let Some(policy) = policy(service, now_unix) {
+        lines.push_str(&format!("  {policy}\n"));
+    }
     lines
+}
+
+/// What the policy says, where there is one or it has something to say.
+fn policy(service: &ServiceStatus, now_unix: u64) -> Option<String> {
+    if service.require == "any" && service.gate == "open" {
+        return None;
+    }
+    let required = match service.require.as_str() {
+        "any" => "any backend is enough".to_owned(),
+        "all" => "all backends required".to_owned(),
+        share if share.ends_with('%') => format!("{share} of the backends required"),
+        count => format!("{count} backends required"),
+    };
+    let mut words = format!("policy: {required}, {}", service.gate);
+    if service.gate_since_unix > 0 {
+        let since = text::since(service.gate_since_unix, now_unix);
+        words.push_str(&format!(" for {since}"));
+    }
+    if !service.gate_reason.is_empty() {
+        words.push_str(": ");
+        words.push_str(&one_line(&service.gate_reason, 4 * WORDS_CHARS_MAX));
+    }
+    Some(words)
+}
+
+/// Where a backend is; behind a name, what it stands for.
+pub(crate) fn address(backend: &BackendStatus) -> String {
+    if backend.address.parse::<SocketAddr>().is_ok() {
+        return backend.address.clone();
+    }
+    let name = one_line(&backend.address, 4 * WORDS_CHARS_MAX);
+    match backend.endpoints.as_slice() {
+        [] => format!("{name} -> not known yet"),
+        [one] => format!("{name} -> {one}"),
+        [first, others @ ..] => format!("{name} -> {first} and {} more", others.len()),
+    }
+}
+
+/// State, and what else decides whether it is used: `up, backup, drained`.
+fn state(backend: &BackendStatus) -> String {
+    let mut words = backend.state.clone();
+    if backend.backup {
+        words.push_str(", backup");
+    }
+    match backend.admin.as_ref().map(|admin| admin.state.as_str()) {
+        Some("drain") => words.push_str(", drained"),
+        Some("disabled") => words.push_str(", disabled"),
+        _ => {}
+    }
+    words
+}
+
+/// The weight in force, and what the configuration says where an operator has set another.
+fn weight(backend: &BackendStatus) -> String {
+    match backend.admin.as_ref().and_then(|admin| admin.weight) {
+        Some(weight) => format!("{weight} (was {})", backend.weight),
+        None => backend.weight.to_string(),
+    }
 }
 
 fn backend_rows(backends: &[BackendStatus], now_unix: u64) -> Vec<Vec<Cell>> {
@@ -224,9 +287,9 @@ fn backend_rows(backends: &[BackendStatus], now_unix: u64) -> Vec<Vec<Cell>> {
         let failures = backend.connect_failures + backend.resets;
         rows.push(vec![
             Cell::left(&backend.name),
-            Cell::left(backend.address.to_string()),
-            Cell::right(backend.weight),
-            Cell::left(&backend.state).tone(tone_of(&backend.state)),
+            Cell::left(address(backend)),
+            Cell::right(weight(backend)),
+            Cell::left(state(backend)).tone(backend_tone(backend)),
             Cell::left(text::since(backend.since_unix, now_unix)),
             Cell::right(text::grouped(backend.active)),
             Cell::right(text::grouped(backend.connections)),
@@ -236,6 +299,14 @@ fn backend_rows(backends: &[BackendStatus], now_unix: u64) -> Vec<Vec<Cell>> {
         ]);
     }
     rows
+}
+
+fn backend_tone(backend: &BackendStatus) -> Tone {
+    let admin = backend.admin.as_ref();
+    match tone_of(&backend.state) {
+        Tone::Good if admin.is_some_and(|admin| admin.state != "enabled") => Tone::Doubtful,
+        tone => tone,
+    }
 }
 
 fn answer(backend: &BackendStatus, now_unix: u64) -> String {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel_control::operator::{LastReload, MonitorStatus};
+use evenkeel_control::operator::{AdminStatus, LastReload, MonitorStatus};
 
 use super::*;
 
@@ -75,6 +75,10 @@ fn service(name: &str, serving: bool, states: &[&str]) -> ServiceStatus {
         bytes_sent: 0,
         accepted_by_slot: BTreeMap::new(),
         serving,
+        gate: "open".to_owned(),
+        gate_since_unix: 0,
+        gate_reason: String::new(),
+        require: "any".to_owned(),
         backends: states
             .iter()
             .enumerate()
@@ -87,8 +91,13 @@ fn backend(index: usize, state: &str) -> BackendStatus {
     let down = state == "down";
     BackendStatus {
         name: format!("b{}", index + 1),
-        address: format!("10.0.0.{}:80", index + 2).parse().unwrap(),
+        address: format!("10.0.0.{}:80", index + 2),
+        endpoints: vec![format!("10.0.0.{}:80", index + 2).parse().unwrap()],
         weight: 1,
+        backup: false,
+        admin: None,
+        check: "tcp".to_owned(),
+        next_ms: 0,
         state: state.to_owned(),
         since_unix: NOW - 190,
         reason: if down { "3 checks failed in a row" } else { "" }.to_owned(),
@@ -158,6 +167,70 @@ fn a_healthy_daemon_says_so_in_one_line() {
     assert_eq!(
         page.lines().next(),
         Some("ALL IS WELL: 1 service serving, 2 of 2 backends up, 1 worker live")
+    );
+}
+
+#[test]
+fn policy_operators_backups_and_names_stand_where_they_belong() {
+    let mut status = sample();
+    status.workers = vec![worker(0, 4202, "live")];
+    status.warnings.clear();
+    let mut web = service("web", false, &["up", "up", "down", "drain"]);
+    web.require = "all".to_owned();
+    web.gate = "closed".to_owned();
+    web.gate_since_unix = NOW - 190;
+    web.gate_reason = "3 of 4 backends are healthy, all are required".to_owned();
+    let said = |state: &str, weight| {
+        Some(AdminStatus {
+            state: state.to_owned(),
+            weight,
+            by: "root (pid 12)".to_owned(),
+            at_unix: NOW - 60,
+        })
+    };
+    web.backends[0].admin = said("drain", Some(5));
+    web.backends[1].backup = true;
+    web.backends[1].address = "db.example.org:80".to_owned();
+    web.backends[1].endpoints = vec![
+        "10.0.0.3:80".parse().unwrap(),
+        "10.0.1.3:80".parse().unwrap(),
+    ];
+    web.backends[2].admin = said("disabled", None);
+    web.backends[2].address = "_db._tcp.example.org (SRV)".to_owned();
+    web.backends[2].endpoints.clear();
+    web.backends[3].admin = said("enabled", Some(0));
+    status.services = vec![web];
+    let page = render(&status, NOW, Paint::OFF);
+    let (head, rest) = page.split_once("\n\n").unwrap();
+    assert_eq!(
+        head,
+        "\
+CLIENTS ARE AFFECTED
+  * service web: closed by its policy for 3 min: 3 of 4 backends are healthy, all are required
+  * service web: backend b1 is drained, by root (pid 12) 1 min ago
+  * service web: backend b3 is disabled, by root (pid 12) 1 min ago
+  * service web: backend b3: nobody knows yet what _db._tcp.example.org (SRV) stands for
+  * service web: backend b3 is down for 3 min: 3 checks failed in a row, connection refused
+  * service web: backend b4 has weight 0, by root (pid 12) 1 min ago
+  * service web: backend b4 asks for no new connections for 3 min: connected"
+    );
+    let (_, services) = rest.split_once("\nservice ").unwrap();
+    let lines: Vec<&str> = services
+        .lines()
+        .map(|line| line.split("3 min").next().unwrap().trim_end())
+        .collect();
+    assert_eq!(
+        lines,
+        [
+            "web  CLOSED  10.0.0.1:80  rr",
+            "  12 active  123,456 accepted  4 failed (connect 4)  2 tried on another backend",
+            "  policy: all backends required, closed for",
+            "  BACKEND  ADDRESS                                         WEIGHT  STATE           SINCE  ACTIVE  CONNECTIONS  FAILURES  REASON                    LAST ANSWER",
+            "  b1       10.0.0.2:80                                  5 (was 1)  up, drained",
+            "  b2       db.example.org:80 -> 10.0.0.3:80 and 1 more          1  up, backup",
+            "  b3       _db._tcp.example.org (SRV) -> not known yet          1  down, disabled",
+            "  b4       10.0.0.5:80                                  0 (was 1)  drain",
+        ]
     );
 }
 

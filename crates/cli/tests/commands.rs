@@ -6,7 +6,10 @@ use clap::error::ErrorKind;
 /// Every command, the hidden ones too, with the program itself.
 fn every_command() -> Vec<Command> {
     let mut all = vec![evenkeel_cli::command()];
-    all.extend(evenkeel_cli::command().get_subcommands().cloned());
+    for command in evenkeel_cli::command().get_subcommands() {
+        all.push(command.clone());
+        all.extend(command.get_subcommands().cloned());
+    }
     all
 }
 
@@ -98,6 +101,12 @@ fn what_makes_no_sense_has_exit_code_2() {
         "evenkeel reload now",
         "evenkeel reference pages",
         "evenkeel status --wait web api",
+        "evenkeel backend",
+        "evenkeel backend drain",
+        "evenkeel backend drain web/b1 --timeout 2m",
+        "evenkeel backend weight web/b1 65536",
+        "evenkeel backend weight web/b1 half",
+        "evenkeel why",
     ] {
         assert_eq!(parse(line).unwrap_err().exit_code(), 2, "{line}");
     }

@@ -2,22 +2,23 @@
 //!
 //! Values that could not be read are already reported and not here; nothing is said again about them.
 
-use std::collections::{HashMap, HashSet};
-use std::net::SocketAddr;
+mod backends;
+mod capacities;
+mod policy;
 
-use evenkeel_plan::{
-    BackendName, BackendSpec, CheckSpec, Globals, ListenerSpec, NAME_BYTES_MAX, Scheduler,
-    ServiceSpec, Spec,
-};
+use std::collections::{HashMap, HashSet};
+
+use evenkeel_plan::{Globals, ListenerSpec, Scheduler, ServiceSpec, Spec};
+
+use self::backends::assemble_backends;
+use self::capacities::capacities;
+use self::policy::{policy, sorry};
 
 use crate::host::Host;
 use crate::own::{Own, listeners};
 use crate::problem::{Sink, Span, shown};
 use crate::suggest::nearest;
-use crate::written::{Backend, Got, Pool, Service, Source, Written};
-
-/// Ports that OpenHIM uses for itself.
-const OPENHIM_INTERNAL: [(u16, &str); 2] = [(7786, "rerun"), (7788, "polling")];
+use crate::written::{Got, Pool, Service, Source, Written};
 
 /// The first character of the file.
 const TOP: Span = Span { start: 0, end: 0 };
@@ -47,6 +48,7 @@ pub(crate) fn assemble(written: Written, host: &Host, sink: &mut Sink<'_>) -> Op
         let message = "no services: nothing will be listened on";
         sink.warning(TOP, "services", message, help);
     }
+    sorry(&written.services, sink);
     capacities(&written, &services, sink);
 
     readable.then(|| Spec {
@@ -62,6 +64,8 @@ pub(crate) fn assemble(written: Written, host: &Host, sink: &mut Sink<'_>) -> Op
             limits: written.limits.spec,
             watchdog: written.watchdog,
             user: written.user,
+            resolve: written.resolve,
+            allow_exec: written.allow_exec.value,
         },
         services,
     })
@@ -105,6 +109,7 @@ fn assemble_service<'a>(
     };
     let backends = assemble_backends(service, pool, at, own, sink);
     idle_weights(service, pool, sink);
+    let policy = policy(service, pool, sink);
     let whole = backends.len() == pool.backends.len() && pool.complete;
     let listeners: Vec<ListenerSpec> = service
         .listeners
@@ -125,6 +130,7 @@ fn assemble_service<'a>(
         pool: pool.name.clone(),
         backends,
         connect: service.connect,
+        policy,
     })
 }
 
@@ -157,119 +163,6 @@ fn unknown_pool<'a>(
     sink.missing(at, key, message, help);
 }
 
-fn assemble_backends(
-    service: &Service,
-    pool: &Pool,
-    pool_at: Option<(Span, &str)>,
-    own: &Own<'_>,
-    sink: &mut Sink<'_>,
-) -> Vec<BackendSpec> {
-    if !service.port.good {
-        return Vec::new();
-    }
-    let port_of = |backend: &Backend| {
-        let own = backend.address.port();
-        service.port.value.or(own).or(pool.port)
-    };
-    let portless: Vec<_> = pool
-        .backends
-        .iter()
-        .filter(|b| port_of(b).is_none())
-        .collect();
-    if let Some(first) = portless.first() {
-        let (at, key) = pool_at.unwrap_or((first.at, first.key.as_str()));
-        missing_port(service, pool, first, portless.len(), at, key, sink);
-    }
-
-    let names = names(&pool.backends);
-    let mut places: HashMap<SocketAddr, &Backend> = HashMap::new();
-    let mut specs = Vec::with_capacity(pool.backends.len());
-    for (backend, name) in pool.backends.iter().zip(names) {
-        let Some(port) = port_of(backend) else {
-            continue;
-        };
-        let address = backend.address.with_port(port);
-        let (at, key) = match service.port.at {
-            Some(at) => (at, service.port.key.as_str()),
-            None => (backend.at, backend.key.as_str()),
-        };
-        if let Some(owner) = own.serves(address) {
-            let message = format!(
-                "backend {} ({address}) of service {} is a listener of service {}: connections would go in a circle",
-                shown(name.as_str()),
-                shown(&service.label),
-                shown(owner),
-            );
-            sink.error(at, key, message, "name the server's own address and port");
-        }
-        for (internal, what) in OPENHIM_INTERNAL {
-            if port == internal {
-                let message = format!(
-                    "port {port} is OpenHIM's own {what} port: it trusts what the request says of its client"
-                );
-                sink.warning(
-                    at,
-                    key,
-                    message,
-                    "forward to a transaction port, usually 5000 or 5001",
-                );
-            }
-        }
-        if let (Some(port), Some(first)) = (service.port.value, places.insert(address, backend))
-            && first.address.port() != backend.address.port()
-        {
-            let message = format!(
-                "with `port = {port}` the backends {} and {} are the same address",
-                first.address, backend.address
-            );
-            sink.warning(at, key, message, "remove one, or leave `port` out");
-        }
-        specs.push(BackendSpec {
-            name,
-            address,
-            weight: backend.weight.value,
-            check: pool.check.map(|check| CheckSpec {
-                kind: check.kind,
-                target: backend.address.with_port(check.port.unwrap_or(port)),
-                interval: check.interval,
-                timeout: check.timeout,
-                rise: check.rise,
-                fall: check.fall,
-                jitter_percent: check.jitter_percent,
-            }),
-        });
-    }
-    specs
-}
-
-fn missing_port(
-    service: &Service,
-    pool: &Pool,
-    first: &Backend,
-    count: usize,
-    at: Span,
-    key: &str,
-    sink: &mut Sink<'_>,
-) {
-    let more = match count {
-        1 => String::new(),
-        count => format!(" (and {} more)", count - 1),
-    };
-    let message = format!(
-        "backend {}{more} of service {} has no port",
-        shown(&first.address.to_string()),
-        shown(&service.label)
-    );
-    let with_port = first.address.with_port(80);
-    let help = match &pool.name {
-        Some(name) => {
-            format!("write `\"{with_port}\"`, or `port = 80` in the service or in `[pools.{name}]`")
-        }
-        None => format!("write `\"{with_port}\"`, or `port = 80` in the service"),
-    };
-    sink.missing(at, key, message, help);
-}
-
 /// Weights other than 0 and 1 that nothing looks at.
 fn idle_weights(service: &Service, pool: &Pool, sink: &mut Sink<'_>) {
     let idle = |weight: &Got<u16>| weight.good && weight.value > 1;
@@ -288,109 +181,5 @@ fn idle_weights(service: &Service, pool: &Pool, sink: &mut Sink<'_>) {
             message,
             "write `scheduler = \"wrr\"` to use them",
         );
-    }
-}
-
-/// A name for every backend: its own, else its address as it was written, with the port where that was. A name must not depend
-/// on the other backends: its connections and totals go with it.
-fn names(backends: &[Backend]) -> Vec<BackendName> {
-    let given = backends.iter().filter_map(|backend| backend.name.as_ref());
-    let mut taken: HashSet<String> = given.map(|name| name.value.to_string()).collect();
-    let mut counts: HashMap<String, usize> = HashMap::new();
-    let mut name_of = |backend: &Backend| {
-        if let Some(name) = &backend.name {
-            return name.value.clone();
-        }
-        let ip = backend.address.ip();
-        let stem = match backend.address.port() {
-            Some(port) => format!("{ip}-{port}"),
-            None => ip.to_string(),
-        };
-        let stem = stem.replace(':', "-");
-        // A name starts with a letter or digit: `::1` is `0::1`.
-        let stem = if stem.starts_with('-') {
-            format!("0{stem}")
-        } else {
-            stem
-        };
-        // Counted on from the last of the same stem: thousands of equal addresses must not take quadratic time.
-        let count = counts.entry(stem.clone()).or_insert(0_usize);
-        let name = loop {
-            *count += 1;
-            let name = match *count {
-                1 => stem.clone(),
-                count => format!("{stem}-{count}"),
-            };
-            if taken.insert(name.clone()) {
-                break name;
-            }
-        };
-        BackendName::new(name).unwrap_or_else(|error| unreachable!("made of digits: {error}"))
-    };
-    // The longest IPv6 address, a port, a count.
-    const { assert!(39 + 1 + 5 + 1 + 10 < NAME_BYTES_MAX) };
-    backends.iter().map(&mut name_of).collect()
-}
-
-/// What there is against what `limits` allow.
-fn capacities(written: &Written, services: &[ServiceSpec], sink: &mut Sink<'_>) {
-    let limits = &written.limits;
-    let count = |count: usize, limit: &Got<u32>, what: &str| {
-        let limit_value = usize::try_from(limit.value).unwrap_or(usize::MAX);
-        (limit.good && count > limit_value).then(|| {
-            (
-                format!("{count} {what}, but `{}` is {}", limit.key, limit.value),
-                format!("raise `{}`; it is fixed while the daemon runs", limit.key),
-            )
-        })
-    };
-    let at_service = |index: usize| {
-        let last = written.services.len().saturating_sub(1);
-        let service = written.services.get(index.min(last));
-        service.map_or(limits.services.at, |service| Some(service.at))
-    };
-    // The first service that goes beyond, where the limit itself is not written.
-    let beyond = |limit: u32, of: &dyn Fn(&ServiceSpec) -> usize| {
-        let mut sum = 0;
-        services.iter().position(|service| {
-            sum += of(service);
-            u32::try_from(sum).is_ok_and(|sum| sum > limit)
-        })
-    };
-    let listeners_of = |service: &ServiceSpec| service.listeners.len();
-    let backends_of = |service: &ServiceSpec| service.backends.len();
-    let found = [
-        (
-            &limits.services,
-            count(written.services.len(), &limits.services, "services"),
-            usize::try_from(limits.services.value).ok(),
-        ),
-        (
-            &limits.listeners,
-            count(
-                services.iter().map(listeners_of).sum(),
-                &limits.listeners,
-                "listening addresses",
-            ),
-            beyond(limits.listeners.value, &listeners_of),
-        ),
-        (
-            &limits.backends,
-            count(
-                services.iter().map(backends_of).sum(),
-                &limits.backends,
-                "backends",
-            ),
-            beyond(limits.backends.value, &backends_of),
-        ),
-    ];
-    for (limit, problem, index) in found {
-        if let Some((message, help)) = problem {
-            let at = limit
-                .at
-                .or_else(|| at_service(index.unwrap_or(0)))
-                .unwrap_or(TOP);
-            sink.error(at, &limit.key, message, help);
-        }
     }
 }

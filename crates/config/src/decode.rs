@@ -3,8 +3,14 @@
 //! Every function returns something usable even for a value that is wrong, so that one pass finds every mistake; a wrong
 //! value is reported here and marked (`good`, `complete`), and assembling says nothing more of it.
 
+mod check;
+mod couchdb;
+mod policy;
 mod pool;
+mod request;
+mod resolve;
 mod service;
+mod tls;
 
 use std::net::SocketAddr;
 
@@ -14,21 +20,36 @@ use evenkeel_plan::{
 use toml::de::{DeTable, DeValue};
 
 use self::pool::named_pool;
+use self::resolve::resolve;
 use self::service::service;
 use crate::fields::{Fields, Node, article, dotted, in_order, integer_of, narrow};
+use crate::host::Host;
 use crate::problem::{Sink, Span, shown};
 use crate::schema::Section;
 use crate::value::{DurationText, parse_listen};
 use crate::written::{Got, Limits, Placed, Written};
 
+/// What the parts of the document have to know of what is around them.
+#[derive(Clone, Copy)]
+struct Around<'a> {
+    host: &'a Host,
+    /// `allow_exec` is there and false, or not there.
+    exec_refused: bool,
+}
+
 /// Decodes the whole document. `None` when it is written in another version of the language.
-pub(crate) fn document(table: &DeTable<'_>, sink: &mut Sink<'_>) -> Option<Written> {
+pub(crate) fn document(table: &DeTable<'_>, host: &Host, sink: &mut Sink<'_>) -> Option<Written> {
     let top = Span::new(0, 0);
     if let Version::Other = version(table, top, sink) {
         return None;
     }
     let root = Fields::new(table, Section::Root, String::new(), top, sink);
     let limits = limits(&root, sink);
+    let allow_exec = root.boolean("allow_exec", None, sink);
+    let around = Around {
+        host,
+        exec_refused: allow_exec.good && !allow_exec.value,
+    };
     let written = Written {
         workers: workers(&root, limits.spec.workers, sink),
         user: user(&root, sink),
@@ -37,13 +58,15 @@ pub(crate) fn document(table: &DeTable<'_>, sink: &mut Sink<'_>) -> Option<Writt
         log: log(&root, sink),
         limits,
         watchdog: watchdog(&root, sink),
+        resolve: resolve(&root, sink),
+        allow_exec,
         pools: named(&root, "pools", sink)
             .into_iter()
-            .map(|node| named_pool(node, sink))
+            .map(|node| named_pool(node, around, sink))
             .collect(),
         services: named(&root, "services", sink)
             .into_iter()
-            .map(|node| service(node, sink))
+            .map(|node| service(node, around, sink))
             .collect(),
     };
     Some(written)

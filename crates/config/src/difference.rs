@@ -1,16 +1,18 @@
 //! The difference of two specs by identity, for printing and for the reply to a reload.
 
+mod check;
+mod texts;
+
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
 use evenkeel_plan::{
-    BackendName, BackendSpec, CheckKind, CheckSpec, ConnectSpec, DrainSpec, Globals, LimitsSpec,
-    ListenerSpec, LogFormat, LogLevel, LogSpec, Scheduler, ServiceName, ServiceSpec, Spec,
-    UserSpec, WatchdogSpec, Workers,
+    BackendName, BackendSpec, Globals, ListenerSpec, ServiceName, ServiceSpec, Spec,
 };
 use serde::{Deserialize, Serialize};
 
-use crate::value::DurationText;
+use self::check::check_texts;
+use self::texts::{Texts, backend_texts, global_texts, service_texts};
 
 /// What a reload would change. Displayed one change a line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -187,10 +189,6 @@ impl fmt::Display for Change {
     }
 }
 
-/// Key and value as text, in the order of the configuration language. Patterns name every field, so that a new one is not
-/// forgotten here.
-type Texts = Vec<(&'static str, String)>;
-
 fn settings(old: &Globals, new: &Globals, changes: &mut Vec<Change>) {
     let pairs = global_texts(old).into_iter().zip(global_texts(new));
     for ((key, from), (_, to)) in pairs {
@@ -204,77 +202,6 @@ fn settings(old: &Globals, new: &Globals, changes: &mut Vec<Change>) {
     }
 }
 
-fn global_texts(globals: &Globals) -> Texts {
-    let Globals {
-        workers,
-        metrics,
-        drain,
-        log,
-        limits,
-        watchdog,
-        user,
-    } = globals;
-    let DrainSpec {
-        delay,
-        deadline,
-        handshakes,
-    } = drain;
-    let LogSpec { level, format } = log;
-    let LimitsSpec {
-        workers: worker_slots,
-        services,
-        listeners,
-        backends,
-    } = limits;
-    let WatchdogSpec {
-        steer_after,
-        kill_after,
-    } = watchdog;
-    let workers = match workers {
-        Workers::Auto => "auto".to_owned(),
-        Workers::Count(count) => count.to_string(),
-    };
-    let user = match user {
-        UserSpec::Default => "default".to_owned(),
-        UserSpec::Named(name) => name.clone(),
-        UserSpec::Keep => "keep".to_owned(),
-    };
-    let level = match level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "debug",
-    };
-    let format = match format {
-        LogFormat::Human => "human",
-        LogFormat::Json => "json",
-    };
-    let metrics: Vec<_> = metrics.iter().map(ToString::to_string).collect();
-    let metrics = match metrics.is_empty() {
-        true => "none".to_owned(),
-        false => metrics.join(", "),
-    };
-    vec![
-        ("workers", workers),
-        ("user", user),
-        ("metrics.listen", metrics),
-        ("drain.delay", DurationText(*delay).to_string()),
-        ("drain.deadline", DurationText(*deadline).to_string()),
-        ("drain.handshakes", DurationText(*handshakes).to_string()),
-        ("log.level", level.to_owned()),
-        ("log.format", format.to_owned()),
-        ("limits.workers", worker_slots.to_string()),
-        ("limits.services", services.to_string()),
-        ("limits.listeners", listeners.to_string()),
-        ("limits.backends", backends.to_string()),
-        (
-            "watchdog.steer_after",
-            DurationText(*steer_after).to_string(),
-        ),
-        ("watchdog.kill_after", DurationText(*kill_after).to_string()),
-    ]
-}
-
 fn within(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ServiceChange> {
     let mut changes = Vec::new();
     for ((key, from), (_, to)) in service_texts(old).into_iter().zip(service_texts(new)) {
@@ -286,32 +213,6 @@ fn within(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ServiceChange> {
     listeners(&old.listeners, &new.listeners, &mut changes);
     backends(&old.backends, &new.backends, &mut changes);
     changes
-}
-
-fn service_texts(service: &ServiceSpec) -> Texts {
-    let ServiceSpec {
-        name: _,
-        listeners: _,
-        backends: _,
-        scheduler,
-        pool,
-        connect,
-    } = service;
-    let ConnectSpec { timeout, attempts } = connect;
-    let scheduler = match scheduler {
-        Scheduler::Rr => "rr",
-        Scheduler::Wrr => "wrr",
-    };
-    let pool = match pool {
-        Some(pool) => pool.to_string(),
-        None => "none".to_owned(),
-    };
-    vec![
-        ("scheduler", scheduler.to_owned()),
-        ("pool", pool),
-        ("connect.timeout", DurationText(*timeout).to_string()),
-        ("connect.attempts", attempts.to_string()),
-    ]
 }
 
 fn listeners(old: &[ListenerSpec], new: &[ListenerSpec], changes: &mut Vec<ServiceChange>) {
@@ -376,10 +277,15 @@ fn backends(old: &[BackendSpec], new: &[BackendSpec], changes: &mut Vec<ServiceC
             });
             continue;
         };
-        for ((key, from), (_, to)) in backend_texts(before)
+        let mut pairs: Vec<_> = backend_texts(before)
             .into_iter()
             .zip(backend_texts(backend))
-        {
+            .collect();
+        pairs.extend(check_texts(
+            before.check.as_deref(),
+            backend.check.as_deref(),
+        ));
+        for ((key, from), (_, to)) in pairs {
             if from != to {
                 changes.push(ServiceChange::Backend {
                     backend: backend.name.clone(),
@@ -401,41 +307,4 @@ fn backends(old: &[BackendSpec], new: &[BackendSpec], changes: &mut Vec<ServiceC
     if !kept_before.eq(kept_after) {
         changes.push(ServiceChange::BackendsReordered);
     }
-}
-
-fn backend_texts(backend: &BackendSpec) -> Texts {
-    let BackendSpec {
-        name: _,
-        address,
-        weight,
-        check,
-    } = backend;
-    let check = match check {
-        Some(check) => check_text(check),
-        None => "none".to_owned(),
-    };
-    vec![
-        ("address", address.to_string()),
-        ("weight", weight.to_string()),
-        ("check", check),
-    ]
-}
-
-fn check_text(check: &CheckSpec) -> String {
-    let CheckSpec {
-        kind,
-        target,
-        interval,
-        timeout,
-        rise,
-        fall,
-        jitter_percent,
-    } = check;
-    let kind = match kind {
-        CheckKind::Tcp => "tcp",
-    };
-    let (interval, timeout) = (DurationText(*interval), DurationText(*timeout));
-    format!(
-        "{kind} {target} every {interval} (jitter {jitter_percent}%), time-out {timeout}, rise {rise}, fall {fall}"
-    )
 }

@@ -129,10 +129,26 @@ impl<'a> Fields<'a> {
     }
 
     pub(crate) fn duration(&self, name: &'static str, sink: &mut Sink<'_>) -> Got<Duration> {
+        self.duration_or(name, None, sink)
+    }
+
+    /// `default` in place of the table's.
+    pub(crate) fn duration_or(
+        &self,
+        name: &'static str,
+        default: Option<Duration>,
+        sink: &mut Sink<'_>,
+    ) -> Got<Duration> {
         let key = self.schema(name);
-        let Kind::Duration { min, max, default } = key.kind else {
+        let Kind::Duration {
+            min,
+            max,
+            default: usual,
+        } = key.kind
+        else {
             unreachable!("{name} is a duration in the table of keys");
         };
+        let default = default.unwrap_or(usual);
         let Some(node) = self.get(name) else {
             return self.absent(name, default);
         };
@@ -186,34 +202,7 @@ impl<'a> Fields<'a> {
         let Some(node) = self.get(name) else {
             return default;
         };
-        if let DeValue::Integer(number) = node.value {
-            let message = format!(
-                "expected a share such as `{}`, found an integer",
-                key.example
-            );
-            node.error(
-                sink,
-                message,
-                format!("write `\"{}%\"`", shown(number.as_str()).trim_matches('`')),
-            );
-            return default;
-        }
-        let Some(text) = node.text(sink, key.example) else {
-            return default;
-        };
-        let value = parse_percent(text).and_then(|value| u8::try_from(value).ok());
-        match value.filter(|value| *value <= max) {
-            Some(value) => value,
-            None => {
-                let help = format!("from `\"0%\"` to `\"{max}%\"`");
-                node.error(
-                    sink,
-                    format!("{} is not a share in range", shown(text)),
-                    help,
-                );
-                default
-            }
-        }
+        node.percent(sink, 0, max, key.example).unwrap_or(default)
     }
 
     /// `default` in place of the table's.
@@ -293,6 +282,11 @@ impl<'a> Fields<'a> {
                 }
             }
             Suggestion::Port => "write the port into the address: `\"10.0.0.2:80\"`".to_owned(),
+            Suggestion::Secret => {
+                "secrets are not written here: `{ user_env = \"COUCHDB_USER\", password_env = \"COUCHDB_PASSWORD\" }` in \
+                 `credentials` names environment variables, `user_file` and `password_file` name files"
+                    .to_owned()
+            }
             Suggestion::None => {
                 let names: Vec<_> = self
                     .section
@@ -392,6 +386,37 @@ impl<'a> Node<'a> {
                 sink,
                 format!("{} is out of range", shown(&number).trim_matches('`')),
                 format!("from {min} to {max}"),
+            );
+        }
+        value
+    }
+
+    pub(crate) fn percent(
+        &self,
+        sink: &mut Sink<'_>,
+        min: u8,
+        max: u8,
+        example: &str,
+    ) -> Option<u8> {
+        if let DeValue::Integer(number) = self.value {
+            let message = format!("expected a share such as `{example}`, found an integer");
+            let number = shown(number.as_str());
+            self.error(
+                sink,
+                message,
+                format!("write `\"{}%\"`", number.trim_matches('`')),
+            );
+            return None;
+        }
+        let text = self.text(sink, example)?;
+        let value = parse_percent(text).and_then(|value| u8::try_from(value).ok());
+        let value = value.filter(|value| (min..=max).contains(value));
+        if value.is_none() {
+            let help = format!("from `\"{min}%\"` to `\"{max}%\"`");
+            self.error(
+                sink,
+                format!("{} is not a share in range", shown(text)),
+                help,
             );
         }
         value

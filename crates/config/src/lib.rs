@@ -22,6 +22,8 @@ mod fields;
 mod host;
 mod load;
 mod own;
+mod pem;
+mod place;
 mod problem;
 mod reference;
 mod schema;
@@ -54,6 +56,8 @@ pub struct Loaded {
 
 /// Reads and validates `text`. `path` is used for messages only.
 ///
+/// Looks at no file: a check with `ca_file` gets no certificate, and then trusts none. [`load()`] reads them.
+///
 /// # Errors
 /// Every mistake in `text`, in order of place.
 pub fn parse(path: &str, text: &str) -> Result<Loaded, ConfigErrors> {
@@ -80,7 +84,7 @@ fn parse_on(path: &str, text: &str, host: &Host) -> Result<Loaded, ConfigErrors>
     };
     let mut sink = Sink::new(text);
     sink.syntax(&found, repaired.as_ref());
-    let spec = decode::document(document.get_ref(), &mut sink)
+    let spec = decode::document(document.get_ref(), host, &mut sink)
         .and_then(|written| assemble::assemble(written, host, &mut sink));
     sink.finish(path, spec)
 }
@@ -96,6 +100,7 @@ mod tests {
         let host = Host {
             ephemeral: Some(32_768..=60_999),
             reserved: vec![40_001..=40_001],
+            files: false,
         };
         let warnings = parse_on("x", text, &host).unwrap().warnings;
         let found: Vec<_> = warnings

@@ -1,6 +1,6 @@
 //! The reference page, out of the table of keys.
 
-use crate::schema::{Key, Kind, Section};
+use crate::schema::{CHECK_WORDS, CheckWord, Key, Kind, Section};
 use crate::value::DurationText;
 
 /// The page `docs/configuration.md`: every key with type, unit, default, range and help.
@@ -17,6 +17,12 @@ pub fn reference_markdown() -> String {
         page.push_str("|---|---|---|---|---|---|---|\n");
         for key in section.keys() {
             page.push_str(&row(key));
+        }
+        if section == Section::Check {
+            page.push_str(KINDS);
+            for kind in &CHECK_WORDS {
+                page.push_str(&kind_row(kind));
+            }
         }
     }
     page
@@ -42,18 +48,63 @@ backends = [\"10.0.0.2:80\", \"10.0.0.3:80\"]
 * **Durations** are strings with units, longest first: `\"500ms\"`, `\"2s\"`, `\"5m\"`, `\"1h\"`, `\"1m30s\"`. A bare number is
   refused.
 * **Addresses** are IPv4 or IPv6 with port: `\"10.0.0.2:80\"`, `\"[fd00::2]:80\"`. A backend's port may be left to its pool or
-  service. Names are not resolved yet.
+  service.
+* **Host names** may stand for the addresses of backends, `\"couchdb-1.local:5984\"`, and SRV names too,
+  `\"srv:_couchdb._tcp.example.org\"`: those without a port, for their records say it. They are resolved while the daemon runs,
+  and followed when they change.
 * **Backends without a name** are called by their address as it is written: `10.0.0.2`, or `10.0.0.2-80` where it has a port;
-  `fd00::2` is called `fd00--2`. The name is what a reload goes by: give names to servers that may move.
+  `couchdb-1.local-5984`; `fd00::2` is called `fd00--2`, `srv:_a._tcp.b` is called `srv-_a._tcp.b`. The name is what a reload
+  goes by: give names to servers that may move.
 * A backend's port is the service's `port`, else its own, else its pool's.
 * Every pool is checked by TCP unless it says otherwise.
+* **Secrets** are not written in the file: keys such as `password_env` and `password_file` say where they come from.
+* **Paths** are absolute.
 ";
+
+const KINDS: &str = "
+Kinds, and what they have where it is not written:
+
+| kind | interval | fast_interval | timeout | rise | fall | port | own keys | passes when |
+|---|---|---|---|---|---|---|---|---|
+";
+
+fn kind_row(kind: &CheckWord) -> String {
+    let CheckWord {
+        word,
+        interval,
+        fast_interval,
+        timeout,
+        rise,
+        fall,
+        port,
+        keys,
+        help,
+    } = kind;
+    if *word == "none" {
+        return format!("| `{word}` | | | | | | | | {help} |\n");
+    }
+    let fast = fast_interval.map_or("the interval".to_owned(), |fast| {
+        DurationText(fast).to_string()
+    });
+    let port = match (*word, port) {
+        ("agent", _) => "required".to_owned(),
+        (_, Some(port)) => port.to_string(),
+        (_, None) => "the backend's".to_owned(),
+    };
+    let keys: Vec<_> = keys.iter().map(|key| format!("`{key}`")).collect();
+    let (interval, timeout) = (DurationText(*interval), DurationText(*timeout));
+    let keys = keys.join(", ");
+    format!(
+        "| `{word}` | {interval} | {fast} | {timeout} | {rise} | {fall} | {port} | {keys} | {help} |\n"
+    )
+}
 
 fn heading(section: Section) -> String {
     match section {
         Section::Root => "Top of the file".to_owned(),
         Section::Backend => "Entries of `backends`".to_owned(),
         Section::Listen => "Entries of `listen`".to_owned(),
+        Section::Request => "Entries of `requests`".to_owned(),
         section => format!("`{}`", section.title()),
     }
 }

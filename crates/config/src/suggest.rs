@@ -12,6 +12,8 @@ pub(crate) enum Suggestion {
     Elsewhere(&'static str, String),
     /// A port that has no key of its own.
     Port,
+    /// A secret, which is never written in the file.
+    Secret,
     None,
 }
 
@@ -27,6 +29,10 @@ pub(crate) fn suggestion(section: Section, key: &str) -> Suggestion {
     if key == "port" && matches!(section, Section::Backend | Section::Listen) {
         return Suggestion::Port;
     }
+    let secret = ["user", "username", "password", "auth", "token"];
+    if matches!(section, Section::Check | Section::Credentials) && secret.contains(&key) {
+        return Suggestion::Secret;
+    }
     let elsewhere = |name: &str| {
         let titles: Vec<_> = Section::ALL
             .into_iter()
@@ -36,7 +42,8 @@ pub(crate) fn suggestion(section: Section, key: &str) -> Suggestion {
         titles.join(" or ")
     };
     let exact = KEYS.iter().find(|known| known.name == key);
-    if let Some(known) = exact {
+    // What other programs call something of ours is more likely meant than our own word of that name elsewhere.
+    if let Some(known) = exact.filter(|_| synonym.is_none()) {
         return Suggestion::Elsewhere(known.name, elsewhere(known.name));
     }
     if let Some(name) = nearest(key, names()) {

@@ -240,7 +240,7 @@ fn explain_address(text: &str) -> (String, String) {
     if letter && host.chars().all(hostname) && port.bytes().all(|b| b.is_ascii_digit()) {
         return (
             format!("{shown} is a name, not an address"),
-            "names are not resolved yet; write the address".to_owned(),
+            "write an address here; only backends can have names".to_owned(),
         );
     }
     (format!("{shown} is not an address"), usual.to_owned())

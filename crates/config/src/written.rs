@@ -1,15 +1,16 @@
 //! What the user wrote: values with their places, before anything is fitted together.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_plan::{
-    BackendName, CheckKind, ConnectSpec, DrainSpec, LimitsSpec, LogSpec, PoolName, Scheduler,
-    ServiceName, UserSpec, WatchdogSpec, Workers,
+    BackendName, CheckSpec, ConnectSpec, DrainSpec, LimitsSpec, LogSpec, OnDown, PoolName, Require,
+    ResolveSpec, Scheduler, ServiceName, Stale, Unchecked, UserSpec, WatchdogSpec, Workers,
 };
 
-use crate::problem::Span;
-use crate::value::Address;
+use crate::place::Place;
+use crate::problem::{Sink, Span, shown};
 
 /// What the user wrote.
 #[derive(Debug)]
@@ -21,6 +22,8 @@ pub(crate) struct Written {
     pub(crate) log: LogSpec,
     pub(crate) limits: Limits,
     pub(crate) watchdog: WatchdogSpec,
+    pub(crate) resolve: ResolveSpec,
+    pub(crate) allow_exec: Got<bool>,
     /// In file order.
     pub(crate) pools: Vec<Pool>,
     /// In file order.
@@ -79,29 +82,36 @@ pub(crate) struct Pool {
     pub(crate) backends: Vec<Backend>,
     /// Whether all of `backends` could be read.
     pub(crate) complete: bool,
-    pub(crate) port: Option<u16>,
-    pub(crate) check: Option<Check>,
+    pub(crate) port: Got<Option<u16>>,
+    pub(crate) check: Option<Arc<CheckSpec>>,
+}
+
+impl Pool {
+    /// The first SRV name among the backends.
+    pub(crate) fn srv_name(&self) -> Option<&Place> {
+        let mut places = self.backends.iter().map(|backend| &backend.address);
+        places.find(|place| matches!(place, Place::Service { .. }))
+    }
+}
+
+/// A port where an SRV name is.
+pub(crate) fn port_of_srv(at: Span, key: &str, service: &Place, sink: &mut Sink<'_>) {
+    let message = format!(
+        "`port` beside the SRV name {}, whose records name the ports",
+        shown(&service.to_string())
+    );
+    let help = "leave `port` out, or write host names instead of the SRV name";
+    sink.error(at, key, message, help);
 }
 
 #[derive(Debug)]
 pub(crate) struct Backend {
     pub(crate) name: Option<Placed<BackendName>>,
-    pub(crate) address: Address,
+    pub(crate) address: Place,
     pub(crate) at: Span,
     pub(crate) key: String,
     pub(crate) weight: Got<u16>,
-}
-
-/// A check without its address.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Check {
-    pub(crate) kind: CheckKind,
-    pub(crate) port: Option<u16>,
-    pub(crate) interval: Duration,
-    pub(crate) timeout: Duration,
-    pub(crate) rise: u16,
-    pub(crate) fall: u16,
-    pub(crate) jitter_percent: u8,
+    pub(crate) backup: Got<bool>,
 }
 
 #[derive(Debug)]
@@ -116,6 +126,21 @@ pub(crate) struct Service {
     pub(crate) port: Got<Option<u16>>,
     pub(crate) scheduler: Scheduler,
     pub(crate) connect: ConnectSpec,
+    pub(crate) policy: Policy,
+}
+
+/// When a service serves at all.
+#[derive(Debug)]
+pub(crate) struct Policy {
+    pub(crate) require: Got<Require>,
+    pub(crate) sorry: Option<Placed<String>>,
+    pub(crate) panic: Option<u8>,
+    /// `None` = what goes with `require`.
+    pub(crate) stale: Option<Stale>,
+    pub(crate) unchecked: Unchecked,
+    pub(crate) on_down: OnDown,
+    pub(crate) slow_start: Duration,
+    pub(crate) passive_failures: u16,
 }
 
 #[derive(Clone, Debug)]

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use evenkeel_config::{Loaded, demo, load, parse};
-use evenkeel_plan::{BackendSpec, Scheduler, ServiceSpec, UserSpec, Workers};
+use evenkeel_plan::{Address, BackendSpec, CheckSpec, Scheduler, ServiceSpec, UserSpec, Workers};
 
 fn accept(text: &str) -> Loaded {
     parse("evenkeel.toml", text).unwrap_or_else(|errors| panic!("{errors}"))
@@ -34,8 +34,8 @@ fn addresses(service: &ServiceSpec) -> Vec<String> {
         .collect()
 }
 
-fn target(backend: &BackendSpec) -> String {
-    backend.check.unwrap().target.to_string()
+fn check_of(backend: &BackendSpec) -> CheckSpec {
+    CheckSpec::clone(backend.check.as_ref().unwrap())
 }
 
 fn warnings(text: &str) -> Vec<String> {
@@ -63,7 +63,7 @@ fn examples() {
             count += 1;
         }
     }
-    assert!(count >= 3, "{count}");
+    assert!(count >= 4, "{count}");
 }
 
 #[test]
@@ -87,7 +87,19 @@ fn openhim_is_one_pool_with_a_port_a_service_and_an_instance_for_the_api() {
         ]
     );
     assert_eq!(names(&spec.services[0]), names(&spec.services[1]));
-    assert_eq!(target(&spec.services[1].backends[3]), "10.0.0.5:5001");
+    assert_eq!(
+        addresses(&spec.services[1])[3],
+        "10.0.0.5:5001",
+        "as the service says"
+    );
+    for service in &spec.services[..2] {
+        let check = check_of(&service.backends[3]);
+        assert_eq!(
+            (check.port, check.kind.as_str()),
+            (Some(8080), "https"),
+            "one port decides for all"
+        );
+    }
     assert_eq!(addresses(&spec.services[2]), ["10.0.0.6:8080"]);
 }
 
@@ -135,7 +147,7 @@ fn a_services_port_goes_over_the_backends_and_that_over_the_pools() {
         addresses(&plain),
         ["10.0.0.2:70", "10.0.0.3:71", "[fd00::2]:70", "[fd00::3]:70"]
     );
-    assert_eq!(target(&plain.backends[1]), "10.0.0.3:71");
+    assert_eq!(check_of(&plain.backends[1]).port, None);
     let over = service("pool = \"p\"\nport = 5001", pool);
     assert_eq!(
         addresses(&over),
@@ -146,12 +158,11 @@ fn a_services_port_goes_over_the_backends_and_that_over_the_pools() {
             "[fd00::3]:5001"
         ]
     );
-    assert_eq!(target(&over.backends[2]), "[fd00::2]:5001");
     let check = service(
         "pool = \"p\"\nport = 5001",
         &format!("{pool}\n[pools.p.check]\nport = 8080"),
     );
-    assert_eq!(target(&check.backends[0]), "10.0.0.2:8080");
+    assert_eq!(check_of(&check.backends[0]).port, Some(8080));
     assert_eq!(names(&over), names(&plain));
 }
 
@@ -187,23 +198,59 @@ fn names_of_backends_without_one() {
 }
 
 #[test]
-fn checks() {
-    let check = |text: &str| {
-        let keys = format!("backends = [\"10.0.0.2:80\"]\n{text}");
-        service(&keys, "").backends[0].check
+fn host_names() {
+    let of = |keys: &str| {
+        let service = service(keys, "");
+        let names = names(&service).into_iter().map(str::to_owned);
+        let both: Vec<_> = names.zip(addresses(&service)).collect();
+        both.into_iter()
+            .map(|(name, address)| format!("{name} {address}"))
+            .collect::<Vec<_>>()
     };
-    let usual = check("").unwrap();
-    assert_eq!(check("check = \"tcp\""), Some(usual));
-    assert_eq!(check("check = {}"), Some(usual));
-    assert_eq!(check("check = \"none\""), None);
-    assert_eq!(check("check = { kind = \"none\" }"), None);
-    let short = check("check = { interval = \"500ms\", jitter = \"0%\" }").unwrap();
     assert_eq!(
-        short.timeout, short.interval,
-        "an unwritten time-out follows a shorter interval"
+        of(
+            r#"backends = ["couchdb-1.local:5984", "Db.Example.org.:80", "srv:_couchdb._tcp.example.org", { name = "x", address = "localhost:1" }]"#
+        ),
+        [
+            "couchdb-1.local-5984 couchdb-1.local:5984",
+            "Db.Example.org-80 db.example.org:80",
+            "srv-_couchdb._tcp.example.org _couchdb._tcp.example.org (SRV)",
+            "x localhost:1",
+        ]
     );
-    assert_eq!(short.jitter_percent, 0);
-    assert_eq!(short.rise, usual.rise);
+    assert_eq!(
+        of("port = 80\nbackends = [\"db_1\", \"db-2:81\"]"),
+        ["db_1 db_1:80", "db-2-81 db-2:80"]
+    );
+    let spec = service("backends = [\"srv:_a._tcp.b.\"]", "");
+    let name = "_a._tcp.b".to_owned();
+    assert_eq!(spec.backends[0].address, Address::Service { name });
+    let found = warnings(
+        "version = 1\n[services.s]\nlisten = \"127.0.0.1:1\"\nbackends = [\"db:80\", \"DB.:80\", \"db:81\", \"srv:a\", \"srv:A\"]",
+    );
+    assert_eq!(found.len(), 2, "{found:#?}");
+    assert!(
+        found[0].contains("duplicate backend address `DB:80`"),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn name_servers() {
+    let spec = accept(
+        "version = 1\n[resolve]\nservers = [\"10.0.0.53\", \"fd00::53\", \"[fd00::53]:54\"]",
+    )
+    .spec;
+    let servers: Vec<_> = spec
+        .globals
+        .resolve
+        .servers
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(servers, ["10.0.0.53:53", "[fd00::53]:53", "[fd00::53]:54"]);
+    let spec = accept("version = 1\nresolve = { servers = \"10.0.0.53\" }").spec;
+    assert_eq!(spec.globals.resolve.servers.len(), 1);
 }
 
 #[test]

@@ -114,7 +114,7 @@ fn backends() {
     let check = after(&[("[services.old]", "check = \"none\"\n[services.old]")]);
     assert!(
         check.contains(
-            "~ service web: backend b1 check tcp 10.0.0.1:80 every 2s (jitter 5%), time-out 1s, rise 2, fall 3 -> none"
+            "~ service web: backend b1 check tcp every 2s (jitter 5%), time-out 1s, rise 2, fall 3 -> none"
         ),
         "{check}"
     );
@@ -146,4 +146,124 @@ fn pools_and_connecting() {
         renamed,
         "~ service old: pool p -> q\n~ service web: pool p -> q\n~ service same: pool p -> q"
     );
+}
+
+#[test]
+fn names_and_running_programs() {
+    assert_eq!(
+        after(&[(
+            "workers = 2",
+            "workers = 2\nallow_exec = true\nresolve = { servers = [\"10.0.0.53\", \"[fd00::53]:5353\"], ttl_min = \"2s\", \
+             ttl_max = \"2m\", timeout = \"1s\", retry = \"5s\" }"
+        )]),
+        "~ allow_exec false -> true\n~ resolve.servers /etc/resolv.conf -> 10.0.0.53:53, [fd00::53]:5353\n\
+         ~ resolve.ttl_min 1s -> 2s\n~ resolve.ttl_max 1m -> 2m\n~ resolve.timeout 3s -> 1s\n~ resolve.retry 2s -> 5s"
+    );
+}
+
+#[test]
+fn policies() {
+    assert_eq!(
+        after(&[(
+            "port = 81",
+            "port = 81\nrequire = \"all\"\nsorry = \"web\"\npanic = \"50%\"\nunchecked = \"never\"\non_down = \"reset\"\n\
+             slow_start = \"30s\"\npassive_failures = 0"
+        )]),
+        [
+            "require any -> all",
+            "sorry none -> web",
+            "panic never -> 50%",
+            "stale last -> closed",
+            "unchecked if-none-up -> never",
+            "on_down keep -> reset",
+            "slow_start 0s -> 30s",
+            "passive_failures 3 -> 0",
+        ]
+        .map(|line| format!("~ service same: {line}"))
+        .join("\n")
+    );
+    for (require, text) in [("2", "2"), ("\"67%\"", "67%")] {
+        let found = after(&[("port = 81", &format!("port = 81\nrequire = {require}"))]);
+        assert_eq!(found, format!("~ service same: require any -> {text}"));
+    }
+}
+
+#[test]
+fn names_and_backups_of_backends() {
+    let found = after(&[(
+        "address = \"10.0.0.2:80\"",
+        "address = \"Db.local:80\", backup = true",
+    )]);
+    assert!(
+        found.contains("~ service web: backend b2 address 10.0.0.2:80 -> db.local:80\n~ service web: backend b2 backup false -> true"),
+        "{found}"
+    );
+    let found = after(&[("10.0.0.1:80", "srv:_a._tcp.b"), ("port = 81", "")]);
+    assert!(
+        found.contains("backend b1 address 10.0.0.1:80 -> _a._tcp.b (SRV)"),
+        "{found}"
+    );
+}
+
+/// Every field of a check makes a line: whatever changes is seen.
+#[test]
+fn checks() {
+    let check = |keys: &str| {
+        let text = BEFORE.replace("[services.old]", &format!("check = {keys}\n[services.old]"));
+        spec(&text.replace("workers = 2", "workers = 2\nallow_exec = true"))
+    };
+    let between = |old: &str, new: &str| {
+        let difference = Difference::between(&check(old), &check(new)).to_string();
+        let prefix = "~ service web: backend b1 ";
+        let lines = difference
+            .lines()
+            .filter_map(|line| line.strip_prefix(prefix));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(
+        between(
+            "{}",
+            "{ port = 8080, source = \"10.0.0.9\", interval = \"3s\", fast_interval = \"1s\", timeout = \"2s\", rise = 3, \
+             fall = 4, jitter = \"6%\" }"
+        ),
+        "check.port its own -> 8080\ncheck.source any -> 10.0.0.9\ncheck.interval 2s -> 3s\ncheck.fast_interval 2s -> 1s\n\
+         check.timeout 1s -> 2s\ncheck.rise 2 -> 3\ncheck.fall 3 -> 4\ncheck.jitter 5% -> 6%"
+    );
+    assert_eq!(
+        between("\"openhim\"", "\"none\""),
+        "check https (unverified) GET /heartbeat expect 200 on port 8080 every 3s (jitter 5%), time-out 2s, rise 2, fall 2 -> none"
+    );
+    for (keys, text) in [
+        ("\"tls\"", "tls (unverified)"),
+        (
+            "{ kind = \"tls\", server_name = \"x\", ca_file = \"/x\" }",
+            "tls (verified by cbf29ce484222325, as x)",
+        ),
+        ("\"http\"", "http GET / expect 200-299"),
+        (
+            "{ kind = \"http\", method = \"HEAD\", path = \"/x\", host = \"h\", headers = { A = \"1\" }, \
+             expect = [200, \"300-399\"], drain = 404 }",
+            "http HEAD /x expect 200|300-399 drain 404 host h A: \"1\"",
+        ),
+        (
+            "{ kind = \"https\", requests = [{ body_contains = \"ok\" }, { path = \"/b\", body_regex = 'o+' }] }",
+            "https (unverified) GET / expect 200-299 body has \"ok\", GET /b expect 200-299 body matches \"o+\"",
+        ),
+        (
+            "{ kind = \"couchdb\", https = true, names = [\"a@b\"], credentials = { user_env = \"U\", password_file = \"/p\" } }",
+            "couchdb https (unverified) of 1 nodes [\"a@b\"] as $U with /p",
+        ),
+        (
+            "{ kind = \"agent\", port = 9, send = \"a\\n\" }",
+            "agent sent \"a\\n\"",
+        ),
+        (
+            "{ kind = \"exec\", command = [\"/x\", \"y z\"] }",
+            "exec [\"/x\", \"y z\"]",
+        ),
+    ] {
+        let found = between("\"tcp\"", keys);
+        let line = found.lines().next().unwrap_or_default();
+        assert_eq!(line, format!("check tcp -> {text}"));
+    }
 }

@@ -22,11 +22,11 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use evenkeel_plan::{BackendCell, ListenerCell, SlotIdx};
+use evenkeel_plan::{Address, BackendCell, ListenerCell, SlotIdx};
 use serde::{Deserialize, Serialize};
 
 /// Version of this conversation. Both ends are the same binary but across an upgrade.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// Most descriptors in one batch: below the kernel's 253, and few enough that those in flight do not eat the limit.
 pub const BATCH_MAX: usize = 128;
@@ -120,6 +120,16 @@ pub enum Descriptor {
         /// The generation that results.
         generation: u64,
     },
+    /// To the monitor: a sealed blob of [`Secrets`], for the [`ToChild::Prepare`] of this generation.
+    Secrets {
+        /// The generation.
+        generation: u64,
+    },
+    /// An eventfd. To a worker: its own, to be read when it is ready. To the monitor: every slot's, to be written to.
+    Doorbell {
+        /// Whose.
+        slot: SlotIdx,
+    },
     /// A bound Unix stream socket in the runtime directory, on which orphans answer the next supervisor.
     Reunion,
 }
@@ -160,6 +170,18 @@ pub enum ToChild {
     Disown {
         /// The slot.
         slot: SlotIdx,
+    },
+    /// Monitor: what was asked of a backend lately, for [`FromChild::Explained`].
+    Explain {
+        /// For the answer.
+        ticket: u64,
+        /// The backend.
+        backend: BackendCell,
+    },
+    /// Monitor: what was last known of these names, so that a new monitor need not wait for DNS.
+    SeedNames {
+        /// Names and their endpoints.
+        names: Vec<Resolved>,
     },
     /// Monitor: what was last known of these backends, so that a new monitor does not begin at `starting`.
     Seed {
@@ -227,8 +249,27 @@ pub enum FromChild {
         /// Connections that the deadline cut.
         cut: u64,
     },
-    /// Monitor: the first verdict of every backend that is new in this prepared generation is known, or the time for it has
-    /// passed. Sent before `Prepared`.
+    /// Monitor: a name stands for other addresses than before. The last good answer stays when DNS fails, so this is sent for
+    /// good answers only.
+    Resolved(Resolved),
+    /// Monitor: something happened that an operator may want to see.
+    Events {
+        /// In the order in which they happened.
+        events: Vec<Event>,
+    },
+    /// Monitor: the answer to [`ToChild::Explain`].
+    Explained {
+        /// The ticket.
+        ticket: u64,
+        /// What is known; `None` = it is not known here.
+        explanation: Option<Box<Explanation>>,
+    },
+    /// Monitor: why services' gates are as they are; sent when that changes.
+    Gates {
+        /// One a service.
+        gates: Vec<GateReport>,
+    },
+    /// Monitor: what changed in what is known of backends.
     Verdicts {
         /// Changed verdicts, and the newest answer of each.
         reports: Vec<Report>,
@@ -238,6 +279,90 @@ pub enum FromChild {
 /// Most cells in one message.
 pub const LINGERING_MAX: usize = 8_192;
 
+/// A name and what it stands for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resolved {
+    /// The name, as in the plan.
+    pub address: Address,
+    /// At most [`evenkeel_plan::ENDPOINTS_MAX`], in order.
+    pub endpoints: Vec<SocketAddr>,
+}
+
+/// Why a service's gate is as it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GateReport {
+    /// The service.
+    pub service: String,
+    /// `open`, `closed`, `panic`.
+    pub state: String,
+    /// Unix seconds of the last change.
+    pub since_unix: u64,
+    /// In words, such as `2 of 3 backends are healthy, all are required: couchdb-3 is down`.
+    pub reason: String,
+}
+
+/// Something that happened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Unix milliseconds.
+    pub at_ms: u64,
+    /// `health`, `policy`, `admin`, `reload`, `process`, `dns`.
+    pub kind: String,
+    /// What it is about: `service/backend`, `service`, `worker 0`, a name; empty = the daemon.
+    pub subject: String,
+    /// What happened, in words.
+    pub text: String,
+}
+
+/// Why a backend is in its state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explanation {
+    /// `service/backend`.
+    pub identity: String,
+    /// Kind of the check and what it asks, in words.
+    pub check: String,
+    /// The last checks, newest first.
+    pub checks: Vec<CheckRecord>,
+    /// Unix ms of the next check; 0 = none is planned.
+    pub next_ms: u64,
+    /// Passive evidence, in words; empty = none.
+    pub passive: String,
+    /// What its name stands for and since when, in words; empty = it has no name.
+    pub dns: String,
+    /// The service's policy and what it says now, in words.
+    pub policy: String,
+}
+
+/// One check.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CheckRecord {
+    /// Unix ms of its start.
+    pub at_ms: u64,
+    /// `passed`, `failed`, `drain`, `maint`, `inconclusive`.
+    pub result: String,
+    /// What was sent, in words, without secrets.
+    pub sent: String,
+    /// What was received, in words, shortened, without secrets.
+    pub received: String,
+    /// Microseconds that it took.
+    pub duration_us: u64,
+}
+
+/// Values of secrets. Travels in a sealed blob to the monitor only; never logged.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secrets {
+    /// Each source that the plan names, and its value, or why it could not be read.
+    pub values: Vec<(evenkeel_plan::SecretSource, Result<Vec<u8>, String>)>,
+}
+
+impl std::fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secrets")
+            .field("count", &self.values.len())
+            .finish_non_exhaustive()
+    }
+}
+
 /// What the monitor says of a backend: the words that do not fit in its cell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -245,7 +370,7 @@ pub struct Report {
     pub backend: BackendCell,
     /// `service/backend`, since the cell may have been given to another meanwhile.
     pub identity: String,
-    /// State in words: `starting`, `up`, `down`, `unchecked`.
+    /// State in words: `starting`, `up`, `down`, `unchecked`, `drain`, `maint`.
     pub state: String,
     /// Unix seconds of the last change of state.
     pub since_unix: u64,
@@ -257,4 +382,6 @@ pub struct Report {
     pub duration_us: u64,
     /// Unix seconds of the last check; 0 = none yet.
     pub checked_unix: u64,
+    /// Unix ms of the next check; 0 = none is planned.
+    pub next_ms: u64,
 }

@@ -9,7 +9,7 @@ use tokio::io::{
 };
 
 /// Version of this conversation. An answer of another version is refused with both numbers.
-pub const OPERATOR_VERSION: u16 = 1;
+pub const OPERATOR_VERSION: u16 = 2;
 
 /// Longest request in bytes.
 pub const REQUEST_BYTES_MAX: u64 = 64 * 1024;
@@ -37,6 +37,38 @@ pub enum Request {
     Status,
     /// Read the configuration again and switch to it. Answered when it is in force or refused.
     Reload,
+    /// Change what an operator says of backends.
+    Backend {
+        /// `service/backend`, or `*/backend` for one server in all services.
+        name: String,
+        /// What to do.
+        action: BackendAction,
+    },
+    /// Why a backend is in its state. `service/backend`.
+    Why {
+        /// `service/backend`.
+        name: String,
+    },
+    /// What happened lately; with `follow`, also what happens from now on: one [`Answer::Event`] each, until the connection is
+    /// closed.
+    Events {
+        /// Go on.
+        follow: bool,
+    },
+}
+
+/// What an operator says of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackendAction {
+    /// No new connections; what runs goes on.
+    Drain,
+    /// Not used at all; what runs goes on.
+    Disable,
+    /// Used again.
+    Enable,
+    /// Another weight than the configuration's; `None` = the configuration's again.
+    Weight(Option<u16>),
 }
 
 /// The answer.
@@ -54,6 +86,19 @@ pub enum Answer {
         /// Warnings of the configuration, a line each.
         warnings: Vec<String>,
     },
+    /// To `Backend`.
+    Backend {
+        /// Backends that the name stood for, as `service/backend`.
+        backends: Vec<String>,
+        /// What deserves attention, a line each, such as a service that has no eligible backend any more.
+        warnings: Vec<String>,
+    },
+    /// To `Why`.
+    Why(Box<Why>),
+    /// To `Events`: one of possibly many.
+    Event(crate::child::Event),
+    /// To `Events` without `follow`: that was the last.
+    EventsEnd,
     /// The configuration has errors; what ran runs on.
     Invalid {
         /// One line a problem, with file, line and column.
@@ -71,6 +116,34 @@ pub enum Answer {
         /// Why, in words.
         reason: String,
     },
+}
+
+/// Why a backend is in its state.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Why {
+    /// The service.
+    pub service: String,
+    /// The backend as `status` shows it.
+    pub backend: BackendStatus,
+    /// Whether it is eligible now, and if not, why, in words.
+    pub eligible: String,
+    /// What the monitor knows; `None` = it does not answer.
+    pub explanation: Option<Box<crate::child::Explanation>>,
+    /// Events about it, oldest first.
+    pub events: Vec<crate::child::Event>,
+}
+
+/// What an operator last said of a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdminStatus {
+    /// `enabled`, `drain`, `disabled`.
+    pub state: String,
+    /// A weight that overrides the configuration's.
+    pub weight: Option<u16>,
+    /// Who said it: user and process.
+    pub by: String,
+    /// Unix seconds.
+    pub at_unix: u64,
 }
 
 /// The state of everything.
@@ -180,7 +253,8 @@ pub struct ServiceStatus {
     pub accepted: u64,
     /// Connections relayed and ended.
     pub relayed: u64,
-    /// Connections failed, by reason: `no_backend`, `connect`, `exhausted`, `client_gone`, `worker_died`, `drain_cut`.
+    /// Connections failed, by reason: `no_backend`, `connect`, `exhausted`, `client_gone`, `worker_died`, `drain_cut`, `closed`,
+    /// `sorry`, `down_reset`.
     pub failed: BTreeMap<String, u64>,
     /// Connects tried again on another backend.
     pub retries: u64,
@@ -192,6 +266,14 @@ pub struct ServiceStatus {
     pub accepted_by_slot: BTreeMap<u16, u64>,
     /// Whether new connections find an eligible backend.
     pub serving: bool,
+    /// `open`, `closed`, `panic`.
+    pub gate: String,
+    /// Unix seconds of the gate's last change; 0 = never changed.
+    pub gate_since_unix: u64,
+    /// Why the gate is as it is, in words.
+    pub gate_reason: String,
+    /// `any`, `all`, `2`, `50%`.
+    pub require: String,
     /// In file order.
     pub backends: Vec<BackendStatus>,
 }
@@ -201,11 +283,21 @@ pub struct ServiceStatus {
 pub struct BackendStatus {
     /// Name.
     pub name: String,
-    /// Address.
-    pub address: SocketAddr,
-    /// Weight.
+    /// Address as configured.
+    pub address: String,
+    /// Addresses that it stands for.
+    pub endpoints: Vec<SocketAddr>,
+    /// Weight of the configuration.
     pub weight: u16,
-    /// `starting`, `up`, `down`, `unchecked`.
+    /// Used only while no other is eligible.
+    pub backup: bool,
+    /// What an operator last said of it.
+    pub admin: Option<AdminStatus>,
+    /// Kind of its check; `none`.
+    pub check: String,
+    /// Unix ms of the next check; 0 = none is planned.
+    pub next_ms: u64,
+    /// `starting`, `up`, `down`, `unchecked`, `drain`, `maint`.
     pub state: String,
     /// Unix seconds of the last change of state; 0 = none yet.
     pub since_unix: u64,

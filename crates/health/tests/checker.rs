@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::net::{SocketAddr, TcpListener};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evenkeel_health::{
@@ -63,24 +64,24 @@ fn last_reason(seen: &[Seen]) -> Reason {
     changes.next().unwrap().reason
 }
 
-fn check(target: SocketAddr) -> CheckSpec {
+fn check() -> CheckSpec {
     CheckSpec {
-        kind: CheckKind::Tcp,
-        target,
         interval: Duration::from_millis(20),
+        fast_interval: Duration::from_millis(20),
         timeout: Duration::from_millis(20),
-        rise: 2,
-        fall: 3,
-        jitter_percent: 5,
+        ..CheckSpec::of(CheckKind::Tcp)
     }
 }
 
-fn target(cell: u32, check: CheckSpec, known: Health) -> Target {
+fn target(cell: u32, address: SocketAddr, check: CheckSpec, known: Health) -> Target {
     Target {
         backend: BackendCell(cell),
         identity: format!("web/b{cell}"),
-        check,
+        check: Arc::new(check),
+        endpoints: vec![address],
+        host: address.ip().to_string(),
         known: State::new(known, 7),
+        service: "web".to_owned(),
     }
 }
 
@@ -104,7 +105,7 @@ fn one_check_starts_it_fall_takes_it_down_and_rise_brings_it_back() {
         let (server, address) = listener();
         let notes = Notes::default();
         let mut checker = Checker::new(notes.clone());
-        checker.apply([target(1, check(address), Health::Starting)]);
+        checker.apply([target(1, address, check(), Health::Starting)]);
         assert!(checker.is_starting(BackendCell(1), "web/b1"));
         let seen = notes.until(|seen| !seen.is_empty()).await;
         let first = seen[0].transition.unwrap();
@@ -132,7 +133,7 @@ fn what_is_known_is_kept_until_the_whole_row_is_seen() {
         drop(server);
         let notes = Notes::default();
         let mut checker = Checker::new(notes.clone());
-        checker.apply([target(1, check(address), Health::Up)]);
+        checker.apply([target(1, address, check(), Health::Up)]);
         let seen = notes
             .until(|seen| seen.iter().any(|seen| seen.transition.is_some()))
             .await;
@@ -151,16 +152,16 @@ fn equal_checks_are_made_once_and_a_latecomer_knows_at_once() {
         let slow = CheckSpec {
             interval: Duration::from_secs(600),
             timeout: Duration::from_secs(5),
-            ..check(address)
+            ..check()
         };
         let notes = Notes::default();
         let mut checker = Checker::new(notes.clone());
-        checker.apply((0..10).map(|cell| target(cell, slow, Health::Starting)));
+        checker.apply((0..10).map(|cell| target(cell, address, slow.clone(), Health::Starting)));
         assert_eq!(checker.distinct(), 1);
         let seen = notes.until(|seen| seen.len() >= 10).await;
         assert!(seen.iter().all(|seen| seen.state.health == Health::Up));
         drop(server.accept().await.unwrap());
-        checker.apply((0..11).map(|cell| target(cell, slow, Health::Starting)));
+        checker.apply((0..11).map(|cell| target(cell, address, slow.clone(), Health::Starting)));
         let seen = notes.until(|seen| seen.len() == 11).await;
         let late = seen.last().unwrap();
         assert_eq!(late.identity, "web/b10");
@@ -180,20 +181,16 @@ fn a_new_rhythm_keeps_the_health_and_a_new_address_asks_anew() {
         drop(gone);
         let notes = Notes::default();
         let mut checker = Checker::new(notes.clone());
-        checker.apply([target(1, check(address), Health::Starting)]);
+        checker.apply([target(1, address, check(), Health::Starting)]);
         notes.until(|seen| !seen.is_empty()).await;
         let faster = CheckSpec {
             interval: Duration::from_millis(10),
             timeout: Duration::from_millis(10),
-            ..check(address)
+            ..check()
         };
-        checker.apply([target(1, faster, Health::Starting)]);
+        checker.apply([target(1, address, faster.clone(), Health::Starting)]);
         assert!(!checker.is_starting(BackendCell(1), "web/b1"));
-        let elsewhere = CheckSpec {
-            target: dead,
-            ..faster
-        };
-        checker.apply([target(1, elsewhere, Health::Starting)]);
+        checker.apply([target(1, dead, faster, Health::Starting)]);
         assert!(checker.is_starting(BackendCell(1), "web/b1"));
         let seen = notes
             .until(|seen| seen.last().unwrap().state.health == Health::Down)
@@ -221,7 +218,7 @@ fn silence_is_a_failure_after_the_timeout() {
         }
         let notes = Notes::default();
         let mut checker = Checker::new(notes.clone());
-        checker.apply([target(1, check(address), Health::Starting)]);
+        checker.apply([target(1, address, check(), Health::Starting)]);
         let seen = notes
             .until(|seen| seen.iter().any(|seen| seen.transition.is_some()))
             .await;
@@ -253,9 +250,9 @@ fn a_thousand_checks_a_second_are_made_on_time() {
             let check = CheckSpec {
                 interval: Duration::from_secs(1),
                 timeout,
-                ..check(address)
+                ..check()
             };
-            target(cell, check, Health::Starting)
+            target(cell, address, check, Health::Starting)
         });
         checker.apply(targets);
         assert_eq!(checker.distinct(), 1_000);

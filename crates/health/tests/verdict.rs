@@ -1,5 +1,4 @@
 //! The verdict step against its definition: the health follows from the row of equal observations at the end of the history.
-#![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 
 use std::time::Duration;
 
@@ -10,21 +9,21 @@ use proptest::prelude::*;
 
 fn spec(rise: u16, fall: u16) -> CheckSpec {
     CheckSpec {
-        kind: CheckKind::Tcp,
-        target: "127.0.0.1:1".parse().unwrap(),
         interval: Duration::from_secs(1),
-        timeout: Duration::from_secs(1),
         rise,
         fall,
         jitter_percent: 0,
+        ..CheckSpec::of(CheckKind::Tcp)
     }
 }
 
 fn observation() -> impl Strategy<Value = Observation> {
     prop_oneof![
-        4 => Just(Observation::Passed),
-        4 => Just(Observation::Failed),
-        1 => Just(Observation::Inconclusive),
+        8 => Just(Observation::Passed),
+        8 => Just(Observation::Failed),
+        2 => Just(Observation::Inconclusive),
+        1 => Just(Observation::Drain),
+        1 => Just(Observation::Maint),
     ]
 }
 
@@ -41,15 +40,24 @@ fn expected(history: &[Observation], rise: u16, fall: u16) -> Health {
         }
         row.push(observation);
         health = match (health, observation) {
-            (Health::Starting, Observation::Passed) => Health::Up,
-            (Health::Starting, _) => Health::Down,
-            (Health::Up, Observation::Failed) if row.len() >= usize::from(fall) => Health::Down,
+            (_, Observation::Drain) => Health::Drain,
+            (_, Observation::Maint) => Health::Maint,
+            (Health::Starting | Health::Drain | Health::Maint, Observation::Passed) => Health::Up,
+            (Health::Starting, Observation::Failed) => Health::Down,
+            (Health::Up | Health::Drain | Health::Maint, Observation::Failed)
+                if row.len() >= usize::from(fall) =>
+            {
+                Health::Down
+            }
             (Health::Down, Observation::Passed) if row.len() >= usize::from(rise) => Health::Up,
             (same, _) => same,
         };
     }
     health
 }
+
+/// So far apart that no change is recent.
+const QUIET_MS: u64 = 60_000;
 
 proptest! {
     #[test]
@@ -61,7 +69,7 @@ proptest! {
         let spec = spec(rise, fall);
         let mut state = State::new(Health::Starting, 0);
         for (index, &observation) in history.iter().enumerate() {
-            let now = index as u64 + 1;
+            let now = (index as u64 + 1) * QUIET_MS;
             let (next, transition) = step(state, observation, &spec, now);
             prop_assert_eq!(next.health, expected(&history[..=index], rise, fall));
             prop_assert_eq!(transition.is_some(), next.health != state.health);
@@ -76,6 +84,49 @@ proptest! {
             }
             state = next;
         }
+    }
+
+    /// Whatever the rhythm: what fails `fall` times in a row is down, and what passes comes up after at most 16 times `rise`.
+    #[test]
+    fn damping_never_delays_going_down_and_has_a_limit(
+        rise in 1_u16..4,
+        fall in 1_u16..4,
+        history in proptest::collection::vec((any::<bool>(), 1_u64..20_000), 0..300),
+    ) {
+        let spec = spec(rise, fall);
+        let mut state = State::new(Health::Starting, 0);
+        let (mut now, mut failed, mut passed) = (1, 0, 0);
+        for (passes, wait_ms) in history {
+            now += wait_ms;
+            let observation = if passes { Observation::Passed } else { Observation::Failed };
+            (failed, passed) = if passes { (0, passed + 1) } else { (failed + 1, 0) };
+            let before = state;
+            let (next, transition) = step(state, observation, &spec, now);
+            state = next;
+            if failed >= fall {
+                prop_assert_eq!(state.health, Health::Down);
+            }
+            if passed >= 16 * rise {
+                prop_assert_eq!(state.health, Health::Up);
+            }
+            let came_up = transition.is_some_and(|change| change.to == Health::Up);
+            if came_up && before.health == Health::Down {
+                prop_assert!(passed >= rise);
+            }
+        }
+    }
+
+    #[test]
+    fn after_quiet_minutes_nothing_is_damped(changes in 0_u64..40, quiet in 5_u64..10) {
+        let spec = spec(1, 1);
+        let mut state = State::new(Health::Down, 1);
+        let mut now = 1_000;
+        for change in 0..changes {
+            let observation = if change % 2 == 0 { Observation::Passed } else { Observation::Failed };
+            now += 1;
+            (state, _) = step(state, observation, &spec, now);
+        }
+        prop_assert_eq!(state.rise(&spec, now + quiet * 60_000), 1);
     }
 
     #[test]
@@ -96,12 +147,64 @@ proptest! {
 }
 
 #[test]
+fn what_flaps_needs_twice_the_passes_with_each_further_change() {
+    let spec = spec(2, 1);
+    let mut state = State::new(Health::Up, 1);
+    let mut needed = Vec::new();
+    let mut now = 1_000;
+    for _ in 0..5 {
+        now += 10;
+        let (down, _) = step(state, Observation::Failed, &spec, now);
+        assert_eq!(down.health, Health::Down, "one failure is enough");
+        state = down;
+        let mut passes = 0;
+        while state.health == Health::Down {
+            now += 10;
+            passes += 1;
+            (state, _) = step(state, Observation::Passed, &spec, now);
+        }
+        needed.push(passes);
+    }
+    // Changes: down 1, up 2, down 3, up 4 = the first further one, down 5 ...
+    assert_eq!(needed, [2, 2, 8, 32, 32]);
+    assert_eq!(state.rise(&spec, now), 32);
+    assert_eq!(state.rise(&spec, now + 59_999), 32);
+    assert_eq!(state.rise(&spec, now + 60_000), 16);
+    assert_eq!(state.rise(&spec, now + 300_000), 2);
+}
+
+#[test]
+fn a_name_that_moved_is_decided_by_its_next_check() {
+    let spec = spec(5, 5);
+    for (health, observation, expected) in [
+        (Health::Up, Observation::Failed, Health::Down),
+        (Health::Down, Observation::Passed, Health::Up),
+    ] {
+        let anew = State {
+            anew: true,
+            ..State::new(health, 1)
+        };
+        let (state, _) = step(anew, Observation::Inconclusive, &spec, 2);
+        let (state, transition) = step(state, observation, &spec, 3);
+        assert_eq!((state.health, state.anew), (expected, false));
+        assert!(transition.is_some());
+    }
+    let anew = State {
+        anew: true,
+        ..State::new(Health::Up, 1)
+    };
+    let (state, _) = step(anew, Observation::Passed, &spec, 2);
+    assert_eq!(state, State::new(Health::Up, 1));
+}
+
+#[test]
 fn reasons_read_as_an_operator_would_say_them() {
     for (reason, words) in [
         (Reason::FirstPassed, "first check passed"),
         (Reason::Failed(3), "3 checks failed in a row"),
         (Reason::Passed(2), "2 checks passed in a row"),
         (Reason::Failed(1), "1 check failed"),
+        (Reason::Said, "the backend says so"),
     ] {
         assert_eq!(reason.to_string(), words);
     }

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel_plan::{Plan, ServiceRecord, SlotIdx};
+use evenkeel_plan::{Plan, ServiceRecord, SlotIdx, Unchecked};
 use evenkeel_scoreboard::{
-    Admin, AdminState, BackendCount, GlobalCount, HealthState, ListenerCount, Scoreboard,
-    ServiceCount, SlotState, WorkerCount,
+    Admin, AdminState, BackendCount, GateState, GlobalCount, HealthState, ListenerCount,
+    Scoreboard, ServiceCount, SlotState, WorkerCount,
 };
 use metrics::{Key, Label, Level, Metadata, Recorder as _, SharedString};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusRecorder};
@@ -24,7 +24,7 @@ pub fn scrape(board: &Scoreboard, plan: &Plan, now_ms: u64) -> String {
         worker(&page, board, slot, now_ms);
     }
     for sealed in plan.services() {
-        service(&page, board, sealed.record());
+        service(&page, board, sealed.record(), now_ms);
         listeners(&page, board, sealed.record());
         backends(&page, board, sealed.record(), now_ms);
     }
@@ -55,6 +55,9 @@ fn daemon(page: &Page, board: &Scoreboard, plan: &Plan, now_ms: u64) {
     page.set(table::MONITOR_STARTS, &[], starts);
     let beat = board.get(GlobalCount::MonitorBeat);
     page.set_seconds(table::MONITOR_BEAT, &[], age_ms(beat, now_ms));
+    page.set(table::RESOLVES, &[], board.get(GlobalCount::Resolves));
+    let failures = board.get(GlobalCount::ResolveFailures);
+    page.set(table::RESOLVE_FAILURES, &[], failures);
     page.set(table::WORKERS, &[], board.get(GlobalCount::Workers));
     page.set(table::SERVICES, &[], plan.services().len() as u64);
 }
@@ -97,7 +100,7 @@ fn worker(page: &Page, board: &Scoreboard, slot: SlotIdx, now_ms: u64) {
     }
 }
 
-fn service(page: &Page, board: &Scoreboard, record: &ServiceRecord) {
+fn service(page: &Page, board: &Scoreboard, record: &ServiceRecord, now_ms: u64) {
     let name = record.name().as_str();
     for (metric, count) in [
         (table::SERVICE_ACTIVE, ServiceCount::Active),
@@ -115,6 +118,15 @@ fn service(page: &Page, board: &Scoreboard, record: &ServiceRecord) {
         page.set(table::SERVICE_FAILURES, &[name, failure(count)], value);
     }
     page.set(table::SERVICE_ELIGIBLE, &[name], eligible(board, record));
+    let cells = board.service(record.cell);
+    let gate = cells.gate();
+    for state in GateState::ALL {
+        let is = u64::from(state == gate.state);
+        page.set(table::SERVICE_GATE, &[name, state.as_str()], is);
+    }
+    page.set(table::SERVICE_GATE_CHANGES, &[name], cells.gate_changes());
+    let age = age_ms(gate.since_ms, now_ms);
+    page.set_seconds(table::SERVICE_GATE_LAST_CHANGE, &[name], age);
 }
 
 /// The word for a failure, the same in `status`.
@@ -126,6 +138,9 @@ fn failure(count: ServiceCount) -> &'static str {
         ServiceCount::ClientGone => "client_gone",
         ServiceCount::WorkerDied => "worker_died",
         ServiceCount::DrainCut => "drain_cut",
+        ServiceCount::Closed => "closed",
+        ServiceCount::Sorry => "sorry",
+        ServiceCount::DownReset => "down_reset",
         ServiceCount::Active
         | ServiceCount::Accepted
         | ServiceCount::Relayed
@@ -136,22 +151,40 @@ fn failure(count: ServiceCount) -> &'static str {
     }
 }
 
-/// Backends in use: those known to be good, or, while there is none, those of which nothing is known yet.
+/// Backends in use: those known to be good, or, while there is none, those of which nothing is known yet; backups only while
+/// there is nobody else. The service's policy may want it otherwise.
 fn eligible(board: &Scoreboard, record: &ServiceRecord) -> u64 {
-    let (mut good, mut unknown) = (0, 0);
-    for backend in record.backends() {
-        let cells = board.backend(backend.cell);
-        let admin = cells.admin();
-        if admin.state != AdminState::Enabled || weight(admin, backend.spec.weight) == 0 {
-            continue;
-        }
-        match cells.verdict().state {
-            HealthState::Up | HealthState::Unchecked => good += 1,
-            HealthState::Starting => unknown += 1,
-            HealthState::Down => {}
-        }
+    let policy = &record.spec.policy;
+    let gate = board.service(record.cell).gate().state;
+    if gate == GateState::Closed {
+        return 0;
     }
-    if good > 0 { good } else { unknown }
+    let eligible_of = |backup: bool| {
+        let (mut good, mut unknown) = (0, 0);
+        for backend in record.backends() {
+            let cells = board.backend(backend.cell);
+            let admin = cells.admin();
+            let is_enabled = admin.state == AdminState::Enabled;
+            let in_force = weight(admin, backend.spec.weight);
+            if backend.spec.backup != backup || !is_enabled || in_force == 0 {
+                continue;
+            }
+            match (cells.verdict().state, policy.unchecked) {
+                _ if gate == GateState::Panic => good += 1,
+                (HealthState::Up | HealthState::Unchecked, _)
+                | (HealthState::Starting, Unchecked::Always) => good += 1,
+                (HealthState::Starting, Unchecked::IfNoneUp) => unknown += 1,
+                (HealthState::Starting, Unchecked::Never)
+                | (HealthState::Down | HealthState::Drain | HealthState::Maint, _) => {}
+            }
+        }
+        (good, unknown)
+    };
+    let [(good, unknown), (good_backups, unknown_backups)] = [false, true].map(eligible_of);
+    [good, unknown, good_backups, unknown_backups]
+        .into_iter()
+        .find(|count| *count > 0)
+        .unwrap_or(0)
 }
 
 fn weight(admin: Admin, configured: u16) -> u16 {

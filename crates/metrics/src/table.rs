@@ -71,6 +71,10 @@ table! {
         "Monitor processes started; more than one means that it ended unasked.";
     MONITOR_BEAT Gauge "evenkeel_monitor_heartbeat_age_seconds" "seconds" []
         "Time since the monitor's last turn, the age of all verdicts.";
+    RESOLVES Counter "evenkeel_resolves_total" "look-ups" []
+        "Look-ups of backends' names, failed ones too.";
+    RESOLVE_FAILURES Counter "evenkeel_resolve_failures_total" "look-ups" []
+        "Look-ups of backends' names that gave no address: no answer, or one that says that there is none. The last good answer stays in use.";
 
     SERVICES Gauge "evenkeel_services" "services" []
         "Services in the plan in force.";
@@ -81,7 +85,7 @@ table! {
     SERVICE_RELAYED Counter "evenkeel_service_relayed_total" "connections" ["service"]
         "Client connections that were connected to a backend and have ended, in order or by either side.";
     SERVICE_FAILURES Counter "evenkeel_service_failures_total" "connections" ["service", "reason"]
-        "Client connections that ended otherwise. no_backend: none was eligible. connect: every backend tried refused or did not answer. exhausted: we had no descriptor, port or memory left. client_gone: the client left before a backend was connected. worker_died: the worker ended with the connection open. drain_cut: the drain deadline passed.";
+        "Client connections that ended otherwise. no_backend: none was eligible. connect: every backend tried refused or did not answer. exhausted: we had no descriptor, port or memory left. client_gone: the client left before a backend was connected. worker_died: the worker ended with the connection open. drain_cut: the drain deadline passed. closed: the service's policy kept it closed. sorry: so it did, and the sorry service took the connection, where it counts once more. down_reset: the backend went down and the service says that its connections are reset then.";
     SERVICE_RETRIES Counter "evenkeel_service_retries_total" "connects" ["service"]
         "Connects tried again on another backend.";
     SERVICE_CLIENT_RESETS Counter "evenkeel_service_client_resets_total" "connections" ["service"]
@@ -92,13 +96,19 @@ table! {
         "Bytes sent to clients.";
     SERVICE_ELIGIBLE Gauge "evenkeel_service_eligible_backends" "backends" ["service"]
         "Backends that new connections go to. At 0 the service refuses all of them.";
+    SERVICE_GATE Gauge "evenkeel_service_gate" "0 or 1" ["service", "state"]
+        "1 for what the service's policy says: open, closed (too few backends are healthy), panic (so few that all enabled ones are used); 0 for the others.";
+    SERVICE_GATE_CHANGES Counter "evenkeel_service_gate_changes_total" "changes" ["service"]
+        "Changes of what the service's policy says.";
+    SERVICE_GATE_LAST_CHANGE Gauge "evenkeel_service_gate_last_change_seconds" "seconds" ["service"]
+        "Time since the last change of what the service's policy says; 0 when there was none yet.";
     LISTENER_ACCEPTED Counter "evenkeel_listener_accepted_total" "connections" ["service", "address"]
         "Client connections accepted, by configured address.";
 
     BACKEND_STATE Gauge "evenkeel_backend_state" "0 or 1" ["service", "backend", "state"]
-        "1 for the state that health checks give: starting, up, down, unchecked; 0 for the others.";
+        "1 for the state that health checks give: starting, up, down, unchecked, drain (it says that it takes no new connections), maint (it says that it is not to be used); 0 for the others.";
     BACKEND_UP Gauge "evenkeel_backend_up" "0 or 1" ["service", "backend"]
-        "1 while the backend is up or unchecked, 0 while it is down or nothing is known of it yet.";
+        "1 while the backend is up or unchecked, 0 in every other state.";
     BACKEND_ADMIN Gauge "evenkeel_backend_admin_state" "0 or 1" ["service", "backend", "state"]
         "1 for the state that an operator has set: enabled, drain, disabled; 0 for the others.";
     BACKEND_WEIGHT Gauge "evenkeel_backend_weight" "number" ["service", "backend"]

@@ -10,12 +10,13 @@ use std::time::Duration;
 use evenkeel_metrics::table::{Kind, TABLE};
 use evenkeel_metrics::{Pages, scrape, serve};
 use evenkeel_plan::{
-    BackendCell, BackendName, BackendSpec, ConnectSpec, Globals, ListenerCell, ListenerSpec, Plan,
-    Scheduler, Sealed, ServiceCell, ServiceName, ServiceRecord, ServiceSpec, SlotIdx,
+    Address, BackendCell, BackendName, BackendSpec, ConnectSpec, Globals, ListenerCell,
+    ListenerSpec, Plan, PolicySpec, Scheduler, Sealed, ServiceCell, ServiceName, ServiceRecord,
+    ServiceSpec, SlotIdx,
 };
 use evenkeel_scoreboard::{
-    BackendCount, Capacities, GlobalCount, HealthState, ListenerCount, Scoreboard, ServiceCount,
-    SlotState, Verdict, WorkerCount,
+    BackendCount, Capacities, Gate, GateState, GlobalCount, HealthState, ListenerCount, Scoreboard,
+    ServiceCount, SlotState, Verdict, WorkerCount,
 };
 
 const NOW_MS: u64 = 100_000;
@@ -23,8 +24,9 @@ const NOW_MS: u64 = 100_000;
 fn record(name: &str, first: u32, backends: u32) -> Arc<Sealed> {
     let backend = |cell: u32| BackendSpec {
         name: BackendName::new(format!("b{cell}")).unwrap(),
-        address: "127.0.0.1:1".parse().unwrap(),
+        address: Address::Socket("127.0.0.1:1".parse().unwrap()),
         weight: 3,
+        backup: false,
         check: None,
     };
     let listener = |address: &str| ListenerSpec {
@@ -44,10 +46,12 @@ fn record(name: &str, first: u32, backends: u32) -> Arc<Sealed> {
             pool: None,
             backends: (first..first + backends).map(backend).collect(),
             connect: ConnectSpec::default(),
+            policy: PolicySpec::default(),
         },
         cell: ServiceCell(first),
         listener_cells: (first..first + 3).map(ListenerCell).collect(),
         backend_cells: (first..first + backends).map(BackendCell).collect(),
+        endpoints: vec![Vec::new(); backends as usize],
         list_generation: 1,
     }))
 }
@@ -186,6 +190,48 @@ fn values_come_from_all_rows_and_states_are_one_of_many() {
         ("evenkeel_last_reload_success", 1.0),
     ] {
         assert_eq!(values.get(series), Some(&expected), "{series}");
+    }
+}
+
+#[test]
+fn the_gate_and_the_states_of_backends_say_who_is_used() {
+    let board = board();
+    let plan = Plan::new(1, Globals::default(), [record("web", 0, 3)]);
+    let cells = board.service(ServiceCell(0));
+    let verdict = |cell, state| {
+        let since_ms = NOW_MS - 1_000;
+        let cells = board.backend(BackendCell(cell));
+        cells.set_verdict(Verdict { state, since_ms });
+    };
+    verdict(0, HealthState::Up);
+    verdict(1, HealthState::Drain);
+    verdict(2, HealthState::Maint);
+    for (state, eligible) in [
+        (GateState::Open, 1.0),
+        (GateState::Closed, 0.0),
+        (GateState::Panic, 3.0),
+    ] {
+        let since_ms = NOW_MS - 2_000;
+        cells.set_gate(Gate { state, since_ms });
+        cells.count_gate_change();
+        let values = parse(&scrape(&board, &plan, NOW_MS));
+        for other in GateState::ALL {
+            let other_word = other.as_str();
+            let series = format!("evenkeel_service_gate{{service=\"web\",state=\"{other_word}\"}}");
+            let is = if other == state { 1.0 } else { 0.0 };
+            assert_eq!(values[&series], is, "{series}");
+        }
+        let of_web = |name: &str| values[&format!("{name}{{service=\"web\"}}")];
+        assert_eq!(of_web("evenkeel_service_eligible_backends"), eligible);
+        assert_eq!(of_web("evenkeel_service_gate_last_change_seconds"), 2.0);
+    }
+    let values = parse(&scrape(&board, &plan, NOW_MS));
+    for series in [
+        "evenkeel_service_gate_changes_total{service=\"web\"}",
+        "evenkeel_backend_state{service=\"web\",backend=\"b1\",state=\"drain\"}",
+        "evenkeel_backend_state{service=\"web\",backend=\"b2\",state=\"maint\"}",
+    ] {
+        assert!(values[series] >= 1.0, "{series}");
     }
 }
 

@@ -4,17 +4,27 @@
 //! supervisor --Link--> run: the event loop
 //!                        |-- reload:    from the plan in force to the next one (plans: what is checked)
 //!                        |-- Checker:   probes (evenkeel-health)
-//!                        |     `-> verdicts: cells, log lines, reports to the supervisor
+//!                        |     `-> verdicts: cells, gates, bells (doorbells), log lines
+//!                        |-- traffic:   what workers count of backends, as evidence for or against them
+//!                        |-- Resolver:  names (evenkeel-resolve)
+//!                        |     `-> names: the new addresses, for the next plan
+//!                        |-- news:      what the supervisor is told; explain: what it asks
 //!                        |-- endpoints: /metrics (evenkeel-metrics)
 //!                        `-- lines:     the thread that writes log lines out (evenkeel-log)
 //! ```
 #![forbid(unsafe_code)]
 
+mod bells;
 mod endpoints;
+mod explain;
+mod gates;
 mod lines;
+mod names;
+mod news;
 mod plans;
 mod reload;
 mod run;
+mod traffic;
 mod verdicts;
 
 use std::os::fd::OwnedFd;

@@ -13,10 +13,11 @@
 //! their cells are used by nobody yet.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
-use evenkeel_control::child::{Descriptor, FromChild};
+use evenkeel_control::child::{Descriptor, FromChild, Secrets};
 use evenkeel_health::{Health, State, Target};
 use evenkeel_plan::{BackendCell, Plan};
 use evenkeel_scoreboard::HealthState;
@@ -24,7 +25,8 @@ use evenkeel_sys::clock::monotonic_ms;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
-use crate::plans::{self, Backend};
+use crate::names;
+use crate::plans::{self, Backend, Decoded};
 use crate::run::{Event, Monitor};
 
 /// How long a start waits for first verdicts: a host with a dead backend must not start late.
@@ -41,16 +43,24 @@ pub(crate) enum Stage {
     Settled,
     Decoding {
         generation: u64,
-        result: JoinHandle<Result<Plan, String>>,
+        result: JoinHandle<Result<Decoded, String>>,
     },
     Awaiting {
-        plan: Arc<Plan>,
+        next: Next,
         backends: Vec<BackendCell>,
         deadline: Instant,
     },
     Ready {
-        plan: Arc<Plan>,
+        next: Next,
     },
+}
+
+/// A plan that is not in force yet.
+pub(crate) struct Next {
+    plan: Arc<Plan>,
+    secrets: Option<Secrets>,
+    /// Backends without checks that were left out when the monitor started.
+    held: Vec<BackendCell>,
 }
 
 impl Monitor {
@@ -63,13 +73,15 @@ impl Monitor {
                 Descriptor::Metrics { address } => Some((address, fd)),
                 _ => None,
             }));
+        let secrets = self.link.take(&Descriptor::Secrets { generation });
         let Some(blob) = self.link.take(&Descriptor::Delta { generation }) else {
             self.refuse(generation, "its delta did not arrive".to_owned());
             return;
         };
         let base = Arc::clone(&self.plan);
         let capacities = self.board.capacities();
-        let result = tokio::task::spawn_blocking(move || plans::decode(blob, &base, capacities));
+        let decode = move || plans::decode(blob, secrets, &base, capacities);
+        let result = tokio::task::spawn_blocking(decode);
         self.stage = Stage::Decoding { generation, result };
     }
 
@@ -86,20 +98,25 @@ impl Monitor {
             Stage::Decoding { result, .. } => result.abort(),
             Stage::Awaiting { .. } | Stage::Ready { .. } => {
                 let plan = Arc::clone(&self.plan);
+                self.use_secrets(None);
                 self.check(plans::backends(&plan), &HashMap::new());
                 self.keep_only(&plan);
+                self.verdicts.gates.apply(&plan, None);
+                self.resolver.apply(&plan.globals.resolve, names::of(&plan));
             }
         }
     }
 
-    pub(crate) fn take_decoded(&mut self, decoded: Result<Plan, String>) {
+    pub(crate) fn take_decoded(&mut self, decoded: Result<Decoded, String>) {
         let Stage::Decoding { generation, .. } = self.stage else {
             return;
         };
         self.stage = Stage::Settled;
-        let plan = match decoded {
-            Ok(plan) if plan.generation == generation => Arc::new(plan),
-            Ok(plan) => {
+        let (plan, secrets) = match decoded {
+            Ok(decoded) if decoded.plan.generation == generation => {
+                (Arc::new(decoded.plan), decoded.secrets)
+            }
+            Ok(Decoded { plan, .. }) => {
                 let reason = format!("its delta leads to generation {}", plan.generation);
                 return self.refuse(generation, reason);
             }
@@ -109,7 +126,21 @@ impl Monitor {
         if is_first {
             evenkeel_log::set_spec(plan.globals.log);
         }
-        let new = plans::new_backends(&self.plan, &plan);
+        let current = Arc::clone(&self.plan);
+        for backend in plan
+            .services()
+            .flat_map(|sealed| sealed.record().backends())
+        {
+            let (address, endpoints) = (&backend.spec.address, backend.endpoints);
+            if address.name().is_some() {
+                self.resolver.seed(address.clone(), endpoints.to_vec());
+            }
+        }
+        let named = names::of(&current).chain(names::of(&plan));
+        self.resolver.apply(&plan.globals.resolve, named);
+        self.use_secrets(secrets.as_ref());
+        let new = plans::new_backends(&current, &plan);
+        let mut held = Vec::new();
         let known: HashMap<_, _> = new
             .iter()
             .map(|backend| {
@@ -117,6 +148,10 @@ impl Monitor {
                 let seed = seed.filter(|report| report.identity == backend.identity);
                 let known = match backend.check {
                     Some(_) => self.verdicts.meet(backend, seed),
+                    None if is_first && self.verdicts.state(backend.cell) == HealthState::Down => {
+                        held.push(backend.cell);
+                        self.verdicts.keep_left_out(backend)
+                    }
                     None => self.verdicts.uncheck(backend),
                 };
                 (backend.cell, known)
@@ -129,13 +164,18 @@ impl Monitor {
         };
         let awaited: Vec<_> = new
             .iter()
-            .filter(|backend| backend.check.is_some())
+            .filter(|backend| backend.check.is_some() && !backend.endpoints.is_empty())
             .map(|backend| backend.cell)
             .collect();
-        let current = Arc::clone(&self.plan);
+        // Before the first check of a service that is new, so that no verdict comes before its gate.
+        self.verdicts.gates.apply(&current, Some(&plan));
         self.check(plans::backends(&current).chain(new), &known);
         self.stage = Stage::Awaiting {
-            plan,
+            next: Next {
+                plan,
+                secrets,
+                held,
+            },
             backends: awaited,
             deadline: Instant::now() + patience,
         };
@@ -160,23 +200,25 @@ impl Monitor {
     }
 
     pub(crate) fn prepared(&mut self) {
-        let Stage::Awaiting { plan, .. } = &self.stage else {
-            return;
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Settled) {
+            Stage::Awaiting { next, .. } => {
+                self.verdicts.tell_all();
+                self.news.tell();
+                self.link.send(FromChild::Prepared {
+                    generation: next.plan.generation,
+                });
+                Stage::Ready { next }
+            }
+            other => other,
         };
-        let plan = Arc::clone(plan);
-        self.verdicts.tell_all();
-        self.link.send(FromChild::Prepared {
-            generation: plan.generation,
-        });
-        self.stage = Stage::Ready { plan };
     }
 
     pub(crate) fn commit(&mut self, generation: u64) {
         match std::mem::replace(&mut self.stage, Stage::Settled) {
-            Stage::Ready { plan } | Stage::Awaiting { plan, .. }
-                if plan.generation == generation =>
+            Stage::Ready { next } | Stage::Awaiting { next, .. }
+                if next.plan.generation == generation =>
             {
-                self.switch(plan);
+                self.switch(next);
             }
             stage => {
                 self.stage = stage;
@@ -189,23 +231,52 @@ impl Monitor {
         self.link.send(FromChild::Applied { generation });
     }
 
-    fn switch(&mut self, plan: Arc<Plan>) {
+    fn switch(&mut self, next: Next) {
+        let Next {
+            plan,
+            secrets,
+            held,
+        } = next;
         self.plan = Arc::clone(&plan);
         self.seeds.clear();
         for backend in plans::backends(&plan) {
+            self.verdicts.forget_percent(&backend);
             // Checks were taken away from one that had them.
+            let is_left_out =
+                || self.traffic.is_left_out(backend.cell) || held.contains(&backend.cell);
             if backend.check.is_none()
                 && self.verdicts.state(backend.cell) != HealthState::Unchecked
+                && !is_left_out()
             {
                 self.verdicts.uncheck(&backend);
             }
         }
+        // Before all that takes time: workers have switched already.
+        self.verdicts.gates.apply(&plan, None);
+        if let Some(secrets) = secrets {
+            self.secrets = secrets.values.into_iter().collect();
+            self.use_secrets(None);
+        }
+        self.traffic.apply(&plan, &held, monotonic_ms());
+        self.resolver.apply(&plan.globals.resolve, names::of(&plan));
         self.check(plans::backends(&plan), &HashMap::new());
         self.keep_only(&plan);
         self.endpoints.commit(&plan.globals.metrics);
         evenkeel_log::set_spec(plan.globals.log);
         let mut scraped = self.scraped.lock().unwrap_or_else(PoisonError::into_inner);
         *scraped = plan;
+    }
+
+    /// Hands the checks their secrets: those of the plan in force and, beside them, those of a plan that is being prepared.
+    fn use_secrets(&mut self, next: Option<&Secrets>) {
+        let mut values = self.secrets.clone();
+        for (source, value) in next.into_iter().flat_map(|next| &next.values) {
+            // What checks of the plan in force work with stays until the next one is.
+            if !matches!(values.get(source), Some(Ok(_))) {
+                values.insert(source.clone(), value.clone());
+            }
+        }
+        self.checker.set_secrets(Rc::new(values.into()));
     }
 
     /// Checks exactly `backends`; `known` is for those that were not checked before.
@@ -218,6 +289,9 @@ impl Monitor {
             Some(Target {
                 backend: backend.cell,
                 check: backend.check?,
+                endpoints: backend.endpoints,
+                host: backend.host,
+                service: backend.service,
                 known: known
                     .get(&backend.cell)
                     .copied()
@@ -240,9 +314,8 @@ impl Stage {
         match self {
             Self::Decoding { result, .. } => {
                 let decoded = result.await;
-                Event::Decoded(
-                    decoded.unwrap_or_else(|error| Err(format!("decoding it failed: {error}"))),
-                )
+                let failed = |error| Err(format!("decoding it failed: {error}"));
+                Event::Decoded(Box::new(decoded.unwrap_or_else(failed)))
             }
             Self::Awaiting { deadline, .. } => {
                 sleep_until(*deadline).await;
@@ -255,7 +328,7 @@ impl Stage {
 
 /// Long enough for one check of the slowest new backend, within limits.
 fn reload_patience(new: &[Backend]) -> Duration {
-    let checks = new.iter().filter_map(|backend| backend.check);
+    let checks = new.iter().filter_map(|backend| backend.check.as_ref());
     let slowest = checks.map(|check| check.timeout).max();
     (slowest.unwrap_or_default() + FIRST_CHECK_SLACK).min(RELOAD_PATIENCE_MAX)
 }

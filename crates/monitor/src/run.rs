@@ -10,8 +10,10 @@ use std::time::Duration;
 use evenkeel_control::child::{Descriptor, FromChild, Hello, OrphanRule, Report, ToChild};
 use evenkeel_control::{ChannelError, Link};
 use evenkeel_health::Checker;
+use evenkeel_health::passive::Evidence;
 use evenkeel_metrics::{Pages, scrape};
-use evenkeel_plan::{BackendCell, Plan};
+use evenkeel_plan::{BackendCell, Plan, SecretSource};
+use evenkeel_resolve::{Files, Resolver};
 use evenkeel_scoreboard::{AttachError, GlobalCount, Scoreboard};
 use evenkeel_sys::clock::monotonic_ms;
 use evenkeel_sys::process;
@@ -19,7 +21,11 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until};
 
 use crate::endpoints::Endpoints;
 use crate::lines::Lines;
+use crate::names::Names;
+use crate::news::News;
+use crate::plans::Decoded;
 use crate::reload::Stage;
+use crate::traffic::{Finding, Traffic, What};
 use crate::verdicts::{Told, Verdicts};
 
 /// Between two heartbeats.
@@ -107,8 +113,13 @@ pub(crate) struct Monitor {
     pub(crate) link: Link,
     pub(crate) board: Scoreboard,
     lines: Lines,
+    pub(crate) news: Rc<News>,
     pub(crate) verdicts: Rc<Verdicts>,
     pub(crate) checker: Checker<Told>,
+    pub(crate) resolver: Resolver<Names>,
+    pub(crate) traffic: Traffic,
+    /// Values of the secrets of the plan in force.
+    pub(crate) secrets: HashMap<SecretSource, Result<Vec<u8>, String>>,
     pub(crate) endpoints: Endpoints,
     /// The plan in force.
     pub(crate) plan: Arc<Plan>,
@@ -133,9 +144,9 @@ pub(crate) enum Event {
     Message(Result<ToChild, ChannelError>),
     Beat,
     Report,
-    /// A backend changed its state.
-    Changed,
-    Decoded(Result<Plan, String>),
+    /// There is something to be told.
+    News,
+    Decoded(Box<Result<Decoded, String>>),
     /// No more waiting for first verdicts.
     Waited,
     /// The supervisor is gone, and there is nobody left to write lines for or no time left.
@@ -144,7 +155,12 @@ pub(crate) enum Event {
 
 impl Monitor {
     fn new(hello: Hello, link: Link, board: Scoreboard, lines: Lines) -> Self {
-        let verdicts = Rc::new(Verdicts::new(board, link.outbox()));
+        let news = Rc::new(News::new(board, link.outbox()));
+        let verdicts = Rc::new(Verdicts::new(board, Rc::clone(&news)));
+        let names = Names {
+            board,
+            news: Rc::clone(&news),
+        };
         let plan = Arc::new(Plan::empty());
         let scraped = Arc::new(Mutex::new(Arc::clone(&plan)));
         let pages = {
@@ -161,6 +177,10 @@ impl Monitor {
             board,
             lines,
             checker: Checker::new(Told(Rc::clone(&verdicts))),
+            resolver: Resolver::new(names, Files::default()),
+            traffic: Traffic::new(board),
+            secrets: HashMap::new(),
+            news,
             verdicts,
             endpoints: Endpoints::new(pages),
             plan,
@@ -182,7 +202,7 @@ impl Monitor {
             message = self.link.next(), if !is_orphan => Event::Message(message),
             _ = self.beat.tick() => Event::Beat,
             _ = self.report.tick() => Event::Report,
-            () = self.verdicts.changed() => Event::Changed,
+            () = self.news.some() => Event::News,
             event = self.stage.next_event() => event,
             () = self.lines.all_ended(), if is_orphan => Event::Alone,
             () = until(exit) => Event::Alone,
@@ -200,13 +220,18 @@ impl Monitor {
             Event::Beat => {
                 self.board.set(GlobalCount::MonitorBeat, monotonic_ms());
                 self.take_descriptors();
+                self.look_at_traffic();
             }
-            Event::Report => self.verdicts.tell_all(),
-            Event::Changed => {
+            Event::Report => {
+                self.verdicts.tell_all();
+                self.news.tell();
+            }
+            Event::News => {
                 self.verdicts.tell_changes();
+                self.news.tell();
                 self.look_at_awaited();
             }
-            Event::Decoded(decoded) => self.take_decoded(decoded),
+            Event::Decoded(decoded) => self.take_decoded(*decoded),
             Event::Waited => self.prepared(),
             Event::Alone => {
                 tracing::info!("no process is left to write lines for");
@@ -227,6 +252,12 @@ impl Monitor {
         if let Some(reunion) = self.link.take(&Descriptor::Reunion) {
             self.reunion = Some(reunion);
         }
+        let is_bell = |descriptor: &Descriptor| matches!(descriptor, Descriptor::Doorbell { .. });
+        for (descriptor, fd) in self.link.take_all(is_bell) {
+            if let Descriptor::Doorbell { slot } = descriptor {
+                self.verdicts.bells.add(slot, fd);
+            }
+        }
         let is_lines =
             |descriptor: &Descriptor| matches!(descriptor, Descriptor::LogReceiver { .. });
         for (descriptor, fd) in self.link.take_all(is_lines) {
@@ -242,6 +273,12 @@ impl Monitor {
                 let reports = reports.into_iter().map(|report| (report.backend, report));
                 self.seeds.extend(reports);
             }
+            ToChild::SeedNames { names } => {
+                for name in names {
+                    self.resolver.seed(name.address, name.endpoints);
+                }
+            }
+            ToChild::Explain { ticket, backend } => self.explain(ticket, backend),
             ToChild::Prepare { generation } => self.prepare(generation),
             ToChild::Commit { generation } => self.commit(generation),
             ToChild::Abort { generation } => {
@@ -259,6 +296,36 @@ impl Monitor {
             | ToChild::Disown { .. } => tracing::warn!(?message, "not a message for the monitor"),
         }
         false
+    }
+
+    /// Takes what workers counted since the last look as evidence.
+    fn look_at_traffic(&mut self) {
+        for finding in self.traffic.look(monotonic_ms()) {
+            let Finding {
+                cell,
+                identity,
+                is_checked,
+                what,
+            } = finding;
+            match what {
+                What::Unreachable(address) => self.resolver.again(&address),
+                What::Evidence(evidence @ Evidence::Doubt { .. }) => {
+                    tracing::debug!("backend {identity}: {evidence}");
+                    self.checker.doubt(cell);
+                }
+                // Checks decide where there are some.
+                What::Evidence(Evidence::Eject { .. } | Evidence::Return { .. })
+                | What::Released
+                    if is_checked => {}
+                What::Evidence(evidence @ Evidence::Eject { .. }) => {
+                    self.verdicts.left_out(cell, true, &evidence.to_string());
+                }
+                What::Evidence(evidence @ Evidence::Return { .. }) => {
+                    self.verdicts.left_out(cell, false, &evidence.to_string());
+                }
+                What::Released => self.verdicts.left_out(cell, false, "tried again"),
+            }
+        }
     }
 
     fn take_channel_error(&mut self, error: &ChannelError) -> bool {

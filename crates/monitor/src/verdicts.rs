@@ -1,18 +1,23 @@
-//! What becomes of a check's result: the verdict cell first, then a log line, then words for the supervisor.
+//! What becomes of a check's result: the verdict cell first, then its service's gate, then the doorbells where connections are
+//! to be reset, then a log line, and words for the supervisor.
+//!
+//! A backend that speaks HAProxy's agent protocol may ask for a share of its weight, which goes to a cell of its own, or for a
+//! number of connections, which is only shown in its answer: there are no limits of connections to backends yet.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
-use evenkeel_control::Outbox;
 use evenkeel_control::child::{FromChild, Report};
 use evenkeel_health::{Checked, Health, Observation, Outcome, Sink, State, Transition};
-use evenkeel_plan::BackendCell;
-use evenkeel_scoreboard::{GlobalCount, HealthState, Scoreboard, Verdict};
+use evenkeel_plan::{BackendCell, CheckKind, ServiceCell};
+use evenkeel_scoreboard::{HealthState, Scoreboard, Verdict};
 use evenkeel_sys::clock::{monotonic_ms, unix_seconds};
 use evenkeel_sys::packet;
-use tokio::sync::Notify;
 
+use crate::bells::Bells;
+use crate::gates::Gates;
+use crate::news::{News, shorten, unix_ms_of, unix_of};
 use crate::plans::Backend;
 
 /// Most reports in one message.
@@ -21,44 +26,47 @@ const REPORTS_MAX: usize = 64;
 /// Longest answer that is passed on, in bytes.
 const ANSWER_BYTES_MAX: usize = 256;
 
+/// Reason for what was so before this process began.
+const FOUND: &str = "found so when the monitor started";
+
 /// A report: identity, answer, state and reason of ours, numbers.
 const REPORT_BYTES_MAX: usize =
     2 * (evenkeel_plan::NAME_BYTES_MAX + 1) + ANSWER_BYTES_MAX + 256 + 64;
 
 const _: () = assert!(REPORTS_MAX * REPORT_BYTES_MAX < packet::MESSAGE_BYTES_MAX);
 
-/// A supervisor that has not had a turn for this long is sent nothing, since nothing may pile up on the way to it.
-const SUPERVISOR_LATE_MS: u64 = 5_000;
-
 /// Verdicts and the words about them.
 #[derive(Debug)]
 pub(crate) struct Verdicts {
     board: Scoreboard,
-    outbox: Outbox,
+    news: Rc<News>,
+    pub(crate) gates: Gates,
+    pub(crate) bells: Bells,
     entries: RefCell<HashMap<BackendCell, Entry>>,
     /// Changes of state that the supervisor has not been told.
     changed: RefCell<BTreeSet<BackendCell>>,
     /// Answers that the supervisor has not been told.
     answered: RefCell<BTreeSet<BackendCell>>,
-    change: Notify,
 }
 
 #[derive(Debug)]
 struct Entry {
     report: Report,
+    service: ServiceCell,
     /// The last check said nothing of the backend.
     inconclusive: bool,
 }
 
 impl Verdicts {
-    pub(crate) fn new(board: Scoreboard, outbox: Outbox) -> Self {
+    pub(crate) fn new(board: Scoreboard, news: Rc<News>) -> Self {
         Self {
             board,
-            outbox,
+            gates: Gates::new(board, Rc::clone(&news)),
+            news,
+            bells: Bells::default(),
             entries: RefCell::default(),
             changed: RefCell::default(),
             answered: RefCell::default(),
-            change: Notify::new(),
         }
     }
 
@@ -70,6 +78,8 @@ impl Verdicts {
         let known = match verdict.state {
             HealthState::Up => State::new(Health::Up, verdict.since_ms),
             HealthState::Down => State::new(Health::Down, verdict.since_ms),
+            HealthState::Drain => State::new(Health::Drain, verdict.since_ms),
+            HealthState::Maint => State::new(Health::Maint, verdict.since_ms),
             HealthState::Starting | HealthState::Unchecked => seed
                 .as_ref()
                 .and_then(state_of_report)
@@ -85,11 +95,11 @@ impl Verdicts {
         let report = seed.filter(agrees).unwrap_or_else(|| {
             let reason = match known.health {
                 Health::Starting => "not checked yet",
-                Health::Up | Health::Down => "found so when the monitor started",
+                Health::Up | Health::Down | Health::Drain | Health::Maint => FOUND,
             };
             report(backend, state, known.since_ms, reason)
         });
-        self.insert(report);
+        self.insert(backend, report);
         self.answered.borrow_mut().insert(backend.cell);
         known
     }
@@ -103,9 +113,63 @@ impl Verdicts {
             since_ms = monotonic_ms();
             cells.set_verdict(Verdict { state, since_ms });
         }
-        self.insert(report(backend, state, since_ms, "it has no checks"));
+        self.insert(
+            backend,
+            report(backend, state, since_ms, "it has no checks"),
+        );
         self.mark_changed(backend.cell);
         State::new(Health::Starting, since_ms)
+    }
+
+    /// Takes note of a backend without checks that was left out when the monitor started, and stays so for now.
+    pub(crate) fn keep_left_out(&self, backend: &Backend) -> State {
+        let since_ms = self.board.backend(backend.cell).verdict().since_ms;
+        self.insert(backend, report(backend, HealthState::Down, since_ms, FOUND));
+        self.answered.borrow_mut().insert(backend.cell);
+        State::new(Health::Starting, since_ms)
+    }
+
+    /// Leaves a backend without checks out, or uses it again.
+    pub(crate) fn left_out(&self, cell: BackendCell, is_left_out: bool, reason: &str) {
+        let state = match is_left_out {
+            true => HealthState::Down,
+            false => HealthState::Unchecked,
+        };
+        let mut entries = self.entries.borrow_mut();
+        let Some(entry) = entries.get_mut(&cell) else {
+            return;
+        };
+        let report = &mut entry.report;
+        reason.clone_into(&mut report.reason);
+        if self.board.backend(cell).verdict().state != state {
+            let since_ms = monotonic_ms();
+            self.store(cell, Verdict { state, since_ms });
+            report.since_unix = unix_of(since_ms);
+            state.as_str().clone_into(&mut report.state);
+            let identity = &report.identity;
+            let text = match is_left_out {
+                true => format!("DOWN: {reason}"),
+                false => format!("used again: {reason}"),
+            };
+            match is_left_out {
+                true => tracing::warn!("backend {identity} is {text}"),
+                false => tracing::info!("backend {identity} is {text}"),
+            }
+            self.news.event("health", identity, &text);
+        }
+        drop(entries);
+        self.mark_changed(cell);
+    }
+
+    /// What is to be seen by everybody at once, in this order: the verdict, the gate that follows from it, the doorbells.
+    fn store(&self, cell: BackendCell, verdict: Verdict) {
+        let cells = self.board.backend(cell);
+        cells.set_verdict(verdict);
+        self.gates.look(cell);
+        if verdict.state == HealthState::Down && self.gates.resets_on_down(cell) {
+            self.bells.ring();
+        }
+        cells.count_transition();
     }
 
     /// The state that the backend's cell says.
@@ -121,14 +185,6 @@ impl Verdicts {
         self.answered.borrow_mut().retain(is_kept);
     }
 
-    /// Waits for a change of state since the last call.
-    ///
-    /// # Cancel safety
-    /// No change is lost when the future is dropped.
-    pub(crate) async fn changed(&self) {
-        self.change.notified().await;
-    }
-
     /// Tells the supervisor of changes of state.
     pub(crate) fn tell_changes(&self) {
         self.tell(&self.changed);
@@ -141,8 +197,7 @@ impl Verdicts {
     }
 
     fn tell(&self, cells: &RefCell<BTreeSet<BackendCell>>) {
-        let beat = self.board.get(GlobalCount::SupervisorBeat);
-        if beat != 0 && monotonic_ms().saturating_sub(beat) > SUPERVISOR_LATE_MS {
+        if !self.news.is_heard() {
             return;
         }
         let cells = std::mem::take(&mut *cells.borrow_mut());
@@ -153,16 +208,33 @@ impl Verdicts {
             .map(|entry| entry.report.clone())
             .collect();
         for reports in reports.chunks(REPORTS_MAX) {
-            self.outbox.send(FromChild::Verdicts {
+            self.news.send(FromChild::Verdicts {
                 reports: reports.to_vec(),
             });
         }
     }
 
-    fn insert(&self, report: Report) {
-        let cell = report.backend;
+    /// A backend that is not asked by an agent check any more has all of its weight.
+    pub(crate) fn forget_percent(&self, backend: &Backend) {
+        let check = backend.check.as_ref().map(|check| &check.kind);
+        if !matches!(check, Some(CheckKind::Agent { .. })) {
+            self.set_percent(backend.cell, backend.service_cell, None);
+        }
+    }
+
+    fn set_percent(&self, backend: BackendCell, service: ServiceCell, percent: Option<u16>) {
+        let cells = self.board.backend(backend);
+        if cells.agent_percent() != percent {
+            cells.set_agent_percent(percent);
+            self.board.service(service).raise_epoch();
+        }
+    }
+
+    fn insert(&self, backend: &Backend, report: Report) {
+        let cell = backend.cell;
         let entry = Entry {
             report,
+            service: backend.service_cell,
             inconclusive: false,
         };
         self.entries.borrow_mut().insert(cell, entry);
@@ -170,7 +242,7 @@ impl Verdicts {
 
     fn mark_changed(&self, cell: BackendCell) {
         self.changed.borrow_mut().insert(cell);
-        self.change.notify_one();
+        self.news.changed();
     }
 
     fn checked(&self, checked: Checked<'_>) {
@@ -186,7 +258,8 @@ impl Verdicts {
             return;
         };
         let inconclusive = outcome.observation == Observation::Inconclusive;
-        if inconclusive && !entry.inconclusive {
+        // Without an address there was no check: the look-ups say why.
+        if inconclusive && !entry.inconclusive && checked.next_ms.is_some() {
             tracing::warn!(
                 "a check of backend {} says nothing: {}",
                 checked.identity,
@@ -194,21 +267,29 @@ impl Verdicts {
             );
         }
         entry.inconclusive = inconclusive;
+        // It stays until the agent says another, as in HAProxy.
+        if let Some(percent) = outcome.weight_percent {
+            self.set_percent(checked.backend, entry.service, Some(percent));
+        }
         let report = &mut entry.report;
-        shorten(&outcome.answer).clone_into(&mut report.answer);
-        report.duration_us = micros(outcome);
-        report.checked_unix = unix_seconds();
+        shorten(&outcome.answer, ANSWER_BYTES_MAX).clone_into(&mut report.answer);
+        report.next_ms = checked.next_ms.map_or(0, unix_ms_of);
+        // Otherwise there was nobody to ask.
+        if checked.next_ms.is_some() {
+            report.duration_us = micros(outcome);
+            report.checked_unix = unix_seconds();
+        }
         self.answered.borrow_mut().insert(checked.backend);
         if let Some(transition) = checked.transition {
             let state = state_of(transition.to);
             // The cell may say so already: the check asks elsewhere than before and found the same.
             if cells.verdict().state != state {
                 let since_ms = checked.state.since_ms;
-                cells.set_verdict(Verdict { state, since_ms });
-                cells.count_transition();
+                self.store(checked.backend, Verdict { state, since_ms });
                 report.since_unix = unix_of(since_ms);
                 state.as_str().clone_into(&mut report.state);
-                announce(checked.identity, transition, outcome);
+                let text = announce(checked.identity, transition, outcome);
+                self.news.event("health", checked.identity, &text);
             }
             report.reason = transition.reason.to_string();
             drop(entries);
@@ -231,19 +312,25 @@ impl Sink for Told {
     }
 }
 
-/// One line a change.
-fn announce(identity: &str, transition: Transition, outcome: &Outcome) {
+/// One line a change. Returns what it says of the backend.
+fn announce(identity: &str, transition: Transition, outcome: &Outcome) -> String {
     let (reason, answer) = (transition.reason, &outcome.answer);
     let millis = outcome.duration.as_secs_f64() * 1e3;
+    let state = match transition.to {
+        Health::Down => "DOWN",
+        Health::Up => "UP",
+        Health::Drain => "DRAINING",
+        Health::Maint => "IN MAINTENANCE",
+        Health::Starting => "not known",
+    };
+    let text = format!("{state}: {reason}; last: {answer} ({millis:.1} ms)");
     match transition.to {
-        Health::Down => {
-            tracing::warn!("backend {identity} is DOWN: {reason}; last: {answer} ({millis:.1} ms)")
+        Health::Down => tracing::warn!("backend {identity} is {text}"),
+        Health::Up | Health::Drain | Health::Maint | Health::Starting => {
+            tracing::info!("backend {identity} is {text}");
         }
-        Health::Up => {
-            tracing::info!("backend {identity} is UP: {reason}; last: {answer} ({millis:.1} ms)")
-        }
-        Health::Starting => {}
     }
+    text
 }
 
 fn state_of(health: Health) -> HealthState {
@@ -251,12 +338,14 @@ fn state_of(health: Health) -> HealthState {
         Health::Starting => HealthState::Starting,
         Health::Up => HealthState::Up,
         Health::Down => HealthState::Down,
+        Health::Drain => HealthState::Drain,
+        Health::Maint => HealthState::Maint,
     }
 }
 
-/// What a report says, if it is `up` or `down`.
+/// What a report says, if a check said so.
 fn state_of_report(report: &Report) -> Option<State> {
-    let health = [Health::Up, Health::Down]
+    let health = [Health::Up, Health::Down, Health::Drain, Health::Maint]
         .into_iter()
         .find(|health| state_of(*health).as_str() == report.state)?;
     let age_ms = unix_seconds()
@@ -276,22 +365,10 @@ fn report(backend: &Backend, state: HealthState, since_ms: u64, reason: &str) ->
         answer: String::new(),
         duration_us: 0,
         checked_unix: 0,
+        next_ms: 0,
     }
-}
-
-fn unix_of(since_ms: u64) -> u64 {
-    let age_ms = monotonic_ms().saturating_sub(since_ms);
-    unix_seconds().saturating_sub(age_ms / 1_000)
 }
 
 fn micros(outcome: &Outcome) -> u64 {
     u64::try_from(outcome.duration.as_micros()).unwrap_or(u64::MAX)
-}
-
-fn shorten(answer: &str) -> &str {
-    let mut end = answer.len().min(ANSWER_BYTES_MAX);
-    while !answer.is_char_boundary(end) {
-        end -= 1;
-    }
-    &answer[..end]
 }

@@ -9,7 +9,7 @@ use crate::sealed::{Digest, Plan, Sealed, ServiceRecord};
 use crate::spec::Globals;
 
 /// Version of the wire form. Both ends are the same binary except across an upgrade, where a mismatch is refused.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 
 /// First bytes of every delta.
 const MAGIC: [u8; 6] = *b"EKPLAN";
@@ -53,6 +53,12 @@ pub enum DeltaError {
         from: u64,
         /// Generation at hand.
         at: u64,
+    },
+    /// A service in it has not one cell for each of its listeners and backends.
+    #[error("service `{service}` is not whole")]
+    Parts {
+        /// The service.
+        service: ServiceName,
     },
     /// The result is not what the sender has.
     #[error("the resulting plan has digest {found}, the sender has {expected}")]
@@ -100,8 +106,8 @@ impl Plan {
     /// The plan that results from `delta`. Records that did not change are shared with `self`.
     ///
     /// # Errors
-    /// [`DeltaError::From`] when the delta was made for another generation, [`DeltaError::Digest`] when the result
-    /// is not what the sender has.
+    /// [`DeltaError::From`] when the delta was made for another generation, [`DeltaError::Parts`] when a service in it lacks
+    /// cells, [`DeltaError::Digest`] when the result is not what the sender has.
     pub fn apply(&self, delta: Delta) -> Result<Self, DeltaError> {
         if delta.from != self.generation {
             return Err(DeltaError::From {
@@ -119,6 +125,9 @@ impl Plan {
         }
         for record in delta.upserts {
             let name = record.spec.name.clone();
+            if !record.is_whole() {
+                return Err(DeltaError::Parts { service: name });
+            }
             let sealed = Arc::new(Sealed::new(record));
             plan.services_mut().insert(name, sealed);
         }

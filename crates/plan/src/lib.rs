@@ -24,6 +24,8 @@ pub use sealed::{
     ServiceRecord, SlotIdx,
 };
 pub use spec::{
-    BackendSpec, CheckKind, CheckSpec, ConnectSpec, DrainSpec, Globals, LimitsSpec, ListenerSpec,
-    LogFormat, LogLevel, LogSpec, Scheduler, ServiceSpec, Spec, UserSpec, WatchdogSpec, Workers,
+    Address, BackendSpec, CheckKind, CheckSpec, ConnectSpec, CouchDbSpec, CredentialsSpec,
+    DrainSpec, ENDPOINTS_MAX, Globals, HttpRequestSpec, LimitsSpec, ListenerSpec, LogFormat,
+    LogLevel, LogSpec, OnDown, PolicySpec, Require, ResolveSpec, Scheduler, SecretSource,
+    ServiceSpec, Spec, Stale, TlsSpec, Unchecked, UserSpec, WatchdogSpec, Workers,
 };

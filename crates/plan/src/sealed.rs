@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -9,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::delta::Delta;
 use crate::name::{BackendName, ServiceName};
-use crate::spec::{BackendSpec, Globals, ListenerSpec, ServiceSpec};
+use crate::spec::{BackendSpec, CheckKind, Globals, ListenerSpec, ServiceSpec};
 
 macro_rules! index {
     ($(#[$doc:meta])* $type:ident($inner:ty)) => {
@@ -72,6 +73,8 @@ pub struct ServiceRecord {
     pub listener_cells: Vec<ListenerCell>,
     /// One a backend.
     pub backend_cells: Vec<BackendCell>,
+    /// Addresses of each backend as last resolved, at most [`crate::ENDPOINTS_MAX`] each; none = not resolved yet.
+    pub endpoints: Vec<Vec<SocketAddr>>,
     /// Generation in which the list of backends, a weight or the scheduler last changed. Its low 16 bits tag the
     /// scheduler's state, so that a worker still on the plan before never misreads a position.
     pub list_generation: u64,
@@ -84,6 +87,8 @@ pub struct BackendRecord<'a> {
     pub spec: &'a BackendSpec,
     /// Its cell.
     pub cell: BackendCell,
+    /// Its addresses as last resolved; none = not resolved yet.
+    pub endpoints: &'a [SocketAddr],
 }
 
 /// A listener with its cell, as [`ServiceRecord::listeners`] yields it.
@@ -114,11 +119,15 @@ impl ServiceRecord {
 
     /// Backends in file order, with their cells.
     pub fn backends(&self) -> impl ExactSizeIterator<Item = BackendRecord<'_>> {
-        let cells = self.backend_cells.iter();
+        let placed = self.backend_cells.iter().zip(&self.endpoints);
         let specs = self.spec.backends.iter();
         specs
-            .zip(cells)
-            .map(|(spec, &cell)| BackendRecord { spec, cell })
+            .zip(placed)
+            .map(|(spec, (&cell, endpoints))| BackendRecord {
+                spec,
+                cell,
+                endpoints,
+            })
     }
 
     /// Listeners with their cells.
@@ -128,6 +137,24 @@ impl ServiceRecord {
         specs
             .zip(cells)
             .map(|(spec, &cell)| ListenerRecord { spec, cell })
+    }
+
+    /// What weights are multiplied by for the scheduler: 100 where a backend's agent may ask for a share of its weight in
+    /// percent, so that half of 1 is a weight too; else 1.
+    #[must_use]
+    pub fn weight_scale(&self) -> u32 {
+        let mut checks = self.spec.backends.iter().flat_map(|backend| &backend.check);
+        let has_agent = checks.any(|check| matches!(check.kind, CheckKind::Agent { .. }));
+        if has_agent { 100 } else { 1 }
+    }
+
+    /// Whether there is exactly one cell for each listener and each backend, and one list of endpoints for each backend. One
+    /// that was received may lack some.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.spec.listeners.len() == self.listener_cells.len()
+            && self.spec.backends.len() == self.backend_cells.len()
+            && self.spec.backends.len() == self.endpoints.len()
     }
 
     /// The backend's full identity, `service/backend`.
@@ -148,11 +175,10 @@ impl Sealed {
     /// Seals `record`.
     ///
     /// # Panics
-    /// When `record` has not exactly one cell for each listener and each backend: a bug in who assigned them.
+    /// When `record` has not exactly one cell for each listener and each backend, and one list of endpoints for each backend: a bug in who assigned them.
     #[must_use]
     pub fn new(record: ServiceRecord) -> Self {
-        assert_eq!(record.spec.listeners.len(), record.listener_cells.len());
-        assert_eq!(record.spec.backends.len(), record.backend_cells.len());
+        assert!(record.is_whole(), "cells and endpoints run parallel");
         let digest = digest_of(&record);
         Self { record, digest }
     }

@@ -1,6 +1,8 @@
 //! What a configuration says, validated and with every default filled in. No cell numbers yet.
 
-use std::net::SocketAddr;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -33,6 +35,25 @@ pub struct Globals {
     pub watchdog: WatchdogSpec,
     /// Whom workers and monitor run as when the supervisor is root.
     pub user: UserSpec,
+    /// How names are resolved.
+    pub resolve: ResolveSpec,
+    /// Whether checks may run programs.
+    pub allow_exec: bool,
+}
+
+/// How names are resolved.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ResolveSpec {
+    /// Name servers; empty = those of `/etc/resolv.conf`, which is read again when it changes.
+    pub servers: Vec<SocketAddr>,
+    /// Answers are kept for at least this long. Default 1 s.
+    pub ttl_min: Duration,
+    /// Answers are kept for at most this long. Default 60 s.
+    pub ttl_max: Duration,
+    /// For one look-up, all its tries included. Default 3 s.
+    pub timeout: Duration,
+    /// A failed look-up is tried again after this long. Default 2 s.
+    pub retry: Duration,
 }
 
 /// Number of worker processes.
@@ -134,6 +155,73 @@ pub struct ServiceSpec {
     pub backends: Vec<BackendSpec>,
     /// How a backend is connected to.
     pub connect: ConnectSpec,
+    /// When the service serves at all, and what it does when it does not.
+    pub policy: PolicySpec,
+}
+
+/// When a service serves at all, and what it does when it does not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PolicySpec {
+    /// How many backends must be healthy. Counts health and not admin state; backups never count.
+    pub require: Require,
+    /// Takes the connections while this service does not serve. Its own `sorry` is not followed further.
+    pub sorry: Option<ServiceName>,
+    /// With fewer healthy backends than this share, in percent 1..=100, all enabled ones are used, healthy or not. Default
+    /// `None` = never.
+    pub panic: Option<u8>,
+    /// What counts when there is no fresh news of health, because the monitor is gone. Default: `Closed` with
+    /// [`Require::All`], else `Last`.
+    pub stale: Stale,
+    /// When a backend that was never checked yet is used. Default `IfNoneUp`.
+    pub unchecked: Unchecked,
+    /// What happens to the connections of a backend that goes down. Default `Keep`.
+    pub on_down: OnDown,
+    /// For this long after it comes up, a backend gets a share that grows from a tenth to the whole. 0 = off, the default.
+    pub slow_start: Duration,
+    /// Failed connects in a row to a backend, over all workers, that are taken as evidence. 0 = none are. Default 3.
+    pub passive_failures: u16,
+}
+
+/// How many backends must be healthy for a service to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Require {
+    /// One that is eligible is enough. The default. `starting` does not close the service.
+    Any,
+    /// Every one, as CHT's healthcheck wants it of a CouchDB cluster. `starting` counts as not healthy.
+    All,
+    /// At least this many. `starting` counts as not healthy.
+    Count(u16),
+    /// At least this share, in percent 1..=100, rounded up. `starting` counts as not healthy.
+    Share(u8),
+}
+
+/// What counts when there is no fresh news of health.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stale {
+    /// What was last known.
+    Last,
+    /// The service does not serve.
+    Closed,
+}
+
+/// When a backend that was never checked yet is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unchecked {
+    /// Only while nothing is known to be up.
+    IfNoneUp,
+    /// Never.
+    Never,
+    /// As if it were up.
+    Always,
+}
+
+/// What happens to the connections of a backend that goes down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum OnDown {
+    /// They go on.
+    Keep,
+    /// They are reset, on both sides.
+    Reset,
 }
 
 /// A listening address.
@@ -162,23 +250,80 @@ pub struct BackendSpec {
     /// Name, unique in its service.
     pub name: BackendName,
     /// Where it is.
-    pub address: SocketAddr,
+    pub address: Address,
     /// Share of new connections under `wrr`, 0..=65,535; 0 = no new connections under any scheduler.
     pub weight: u16,
+    /// Used only while no other backend of the service is eligible.
+    pub backup: bool,
     /// How it is probed; `None` = never, it counts as up.
-    pub check: Option<CheckSpec>,
+    pub check: Option<Arc<CheckSpec>>,
 }
 
+/// Where a backend is.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Address {
+    /// An address and port.
+    Socket(SocketAddr),
+    /// A name that is resolved to addresses (A and AAAA), and a port.
+    Name {
+        /// The name, without a trailing dot.
+        host: String,
+        /// The port.
+        port: u16,
+    },
+    /// A name that is resolved to names and ports (SRV), such as `_couchdb._tcp.example.org`.
+    Service {
+        /// The name, without a trailing dot.
+        name: String,
+    },
+}
+
+impl Address {
+    /// The name to be resolved, if it is not an address already.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Socket(_) => None,
+            Self::Name { host, .. } => Some(host),
+            Self::Service { name } => Some(name),
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(address) => address.fmt(f),
+            Self::Name { host, port } => write!(f, "{host}:{port}"),
+            Self::Service { name } => write!(f, "{name} (SRV)"),
+        }
+    }
+}
+
+impl From<SocketAddr> for Address {
+    fn from(address: SocketAddr) -> Self {
+        Self::Socket(address)
+    }
+}
+
+/// Most addresses that one backend's name stands for; further ones are left out, in the order of the addresses.
+pub const ENDPOINTS_MAX: usize = 16;
+
 /// An active health check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct CheckSpec {
     /// What is asked.
     pub kind: CheckKind,
-    /// Where it is asked; the backend's own address unless the configuration names another port.
-    pub target: SocketAddr,
+    /// Port that is asked, at the backend's addresses; `None` = the backend's own.
+    pub port: Option<u16>,
+    /// Address of ours that it is asked from; `None` = the kernel chooses.
+    pub source: Option<IpAddr>,
     /// Between the starts of two probes. Default 2 s.
     pub interval: Duration,
-    /// For the whole probe. Default 1 s; never above the interval.
+    /// The same while in doubt: after a result that speaks against the state, and while passive evidence is fresh. Default: the
+    /// interval, and never above it.
+    pub fast_interval: Duration,
+    /// For the whole probe, all its requests included. Default 1 s; never above the interval.
     pub timeout: Duration,
     /// Successes in a row that bring a backend up. Default 2.
     pub rise: u16,
@@ -189,10 +334,109 @@ pub struct CheckSpec {
 }
 
 /// Kind of a health check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum CheckKind {
-    /// A TCP connection can be made.
+    /// A TCP connection can be made. Closed cleanly.
     Tcp,
+    /// A TLS handshake can be made.
+    Tls(TlsSpec),
+    /// Every request is answered as expected. Over TLS where that is given.
+    Http {
+        /// HTTPS.
+        tls: Option<TlsSpec>,
+        /// In order, on one connection where the server keeps it; at least one.
+        requests: Vec<HttpRequestSpec>,
+    },
+    /// A CouchDB node: `/_up`, and `/_membership` as the other nodes of the pool see it.
+    CouchDb(CouchDbSpec),
+    /// HAProxy's agent protocol: a line of words such as `up`, `down`, `drain`, `maint`, `ready`, `75%`, `maxconn:20`.
+    Agent {
+        /// Sent first, where given.
+        send: Option<String>,
+    },
+    /// A program of the operator's; exit code 0 = passed. Gets `EVENKEEL_ADDRESS`, `EVENKEEL_BACKEND`; one line of output is
+    /// the answer.
+    Exec {
+        /// Absolute path and arguments, at least the path.
+        command: Vec<String>,
+    },
+}
+
+impl CheckKind {
+    /// The word for it in the configuration and in `status`.
+    #[must_use]
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Tls(_) => "tls",
+            Self::Http { tls: None, .. } => "http",
+            Self::Http { tls: Some(_), .. } => "https",
+            Self::CouchDb(_) => "couchdb",
+            Self::Agent { .. } => "agent",
+            Self::Exec { .. } => "exec",
+        }
+    }
+}
+
+/// TLS of a check.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct TlsSpec {
+    /// Name that is asked for (SNI) and verified; `None` = the backend's name or address.
+    pub server_name: Option<String>,
+    /// Certificates in PEM that the server's must lead to; `None` = the server's certificate is not verified.
+    pub roots: Option<String>,
+}
+
+/// One request of an HTTP check and the answer that is expected.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct HttpRequestSpec {
+    /// Method. Default `GET`.
+    pub method: String,
+    /// Path and query. Default `/`.
+    pub path: String,
+    /// `Host`; `None` = the backend's address.
+    pub host: Option<String>,
+    /// Further fields.
+    pub headers: Vec<(String, String)>,
+    /// Status codes that pass, as ranges. Default 200..=299.
+    pub expect: Vec<(u16, u16)>,
+    /// Status codes that mean: no new connections, keep what runs. Default none.
+    pub drain: Vec<(u16, u16)>,
+    /// A text that the body's first 64 KiB must have.
+    pub body_contains: Option<String>,
+    /// A regular expression that must match in the body's first 64 KiB.
+    pub body_regex: Option<String>,
+}
+
+/// A check of a CouchDB node within its cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct CouchDbSpec {
+    /// HTTPS.
+    pub tls: Option<TlsSpec>,
+    /// Who asks; `None` = without credentials.
+    pub credentials: Option<CredentialsSpec>,
+    /// How many nodes there must be, in `all_nodes` and in `cluster_nodes`. Default: as many as the pool has backends.
+    pub nodes: u16,
+    /// Names that `cluster_nodes` must have exactly, such as `couchdb@couchdb-1.local`; empty = any.
+    pub names: Vec<String>,
+}
+
+/// Where a check's credentials come from. The values themselves are never part of a plan.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct CredentialsSpec {
+    /// The user's name.
+    pub user: SecretSource,
+    /// The password.
+    pub password: SecretSource,
+}
+
+/// Where a secret's value comes from. The supervisor reads it at start and at each reload, and passes it to the monitor only.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum SecretSource {
+    /// The supervisor's environment variable of this name.
+    Environment(String),
+    /// A file; one line feed at its end is not part of the value.
+    File(String),
 }
 
 /// How a backend is connected to.
@@ -202,6 +446,54 @@ pub struct ConnectSpec {
     pub timeout: Duration,
     /// Backends tried for one connection before it is given up, the first included, 1..=16. Default 3.
     pub attempts: u8,
+}
+
+impl Default for PolicySpec {
+    fn default() -> Self {
+        Self {
+            require: Require::Any,
+            sorry: None,
+            panic: None,
+            stale: Stale::Last,
+            unchecked: Unchecked::IfNoneUp,
+            on_down: OnDown::Keep,
+            slow_start: Duration::ZERO,
+            passive_failures: 3,
+        }
+    }
+}
+
+impl Default for HttpRequestSpec {
+    fn default() -> Self {
+        Self {
+            method: "GET".to_owned(),
+            path: "/".to_owned(),
+            host: None,
+            headers: Vec::new(),
+            expect: vec![(200, 299)],
+            drain: Vec::new(),
+            body_contains: None,
+            body_regex: None,
+        }
+    }
+}
+
+impl CheckSpec {
+    /// A check of `kind` with every default.
+    #[must_use]
+    pub fn of(kind: CheckKind) -> Self {
+        Self {
+            kind,
+            port: None,
+            source: None,
+            interval: Duration::from_secs(2),
+            fast_interval: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+            jitter_percent: 5,
+        }
+    }
 }
 
 impl Default for ConnectSpec {
@@ -252,6 +544,18 @@ impl Default for WatchdogSpec {
     }
 }
 
+impl Default for ResolveSpec {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            ttl_min: Duration::from_secs(1),
+            ttl_max: Duration::from_secs(60),
+            timeout: Duration::from_secs(3),
+            retry: Duration::from_secs(2),
+        }
+    }
+}
+
 impl Default for Globals {
     fn default() -> Self {
         Self {
@@ -262,6 +566,8 @@ impl Default for Globals {
             limits: LimitsSpec::default(),
             watchdog: WatchdogSpec::default(),
             user: UserSpec::Default,
+            resolve: ResolveSpec::default(),
+            allow_exec: false,
         }
     }
 }

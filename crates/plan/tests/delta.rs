@@ -7,15 +7,17 @@ use std::sync::Arc;
 
 use evenkeel_plan::{
     BackendCell, BackendName, BackendSpec, ConnectSpec, Delta, DeltaError, Globals, ListenerCell,
-    ListenerSpec, Plan, Scheduler, Sealed, ServiceCell, ServiceName, ServiceRecord, ServiceSpec,
+    ListenerSpec, Plan, PolicySpec, Scheduler, Sealed, ServiceCell, ServiceName, ServiceRecord,
+    ServiceSpec,
 };
 use proptest::prelude::*;
 
 fn record(number: u16, weights: &[u16]) -> ServiceRecord {
     let backends = weights.iter().enumerate().map(|(i, &weight)| BackendSpec {
         name: BackendName::new(format!("b{i}")).unwrap(),
-        address: SocketAddr::from(([10, 0, 0, 1], 1000 + u16::try_from(i).unwrap())),
+        address: SocketAddr::from(([10, 0, 0, 1], 1000 + u16::try_from(i).unwrap())).into(),
         weight,
+        backup: false,
         check: None,
     });
     ServiceRecord {
@@ -30,12 +32,14 @@ fn record(number: u16, weights: &[u16]) -> ServiceRecord {
             pool: None,
             backends: backends.collect(),
             connect: ConnectSpec::default(),
+            policy: PolicySpec::default(),
         },
         cell: ServiceCell(u32::from(number)),
         listener_cells: vec![ListenerCell(u32::from(number))],
         backend_cells: (0..weights.len())
             .map(|i| BackendCell(u32::from(number) * 100 + u32::try_from(i).unwrap()))
             .collect(),
+        endpoints: vec![Vec::new(); weights.len()],
         list_generation: 1,
     }
 }

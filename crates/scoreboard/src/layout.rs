@@ -5,7 +5,7 @@ use std::io;
 use crate::rows::{BackendCount, ListenerCount, ServiceCount, WorkerCount};
 
 /// Changes with every change of this file's arithmetic or of a cell's meaning.
-pub const LAYOUT_VERSION: u64 = 1;
+pub const LAYOUT_VERSION: u64 = 2;
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"evenkeel");
 

@@ -25,6 +25,6 @@ pub use rows::{
     WorkerCount, WorkerRow,
 };
 pub use shared::{
-    Admin, AdminState, BackendCells, GlobalCount, HealthState, SchedulerCell, Scoreboard,
-    SlotCells, SlotState, Verdict,
+    Admin, AdminState, BackendCells, Gate, GateState, GlobalCount, HealthState, SchedulerCell,
+    Scoreboard, ServiceCells, SlotCells, SlotState, Verdict,
 };

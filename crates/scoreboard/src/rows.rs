@@ -81,6 +81,12 @@ counts! {
         BytesSent,
         /// Total: ends by a reset from the client.
         ClientResets,
+        /// Total failures: reset because the service's policy keeps it closed, and it has no sorry service.
+        Closed,
+        /// Total: connections handed to the sorry service. They are counted there from then on, and here as ended.
+        Sorry,
+        /// Total failures: reset because their backend went down and the service says `on_down = "reset"`.
+        DownReset,
     }
 }
 
@@ -93,6 +99,9 @@ impl ServiceCount {
         Self::ClientGone,
         Self::WorkerDied,
         Self::DrainCut,
+        Self::Closed,
+        Self::Sorry,
+        Self::DownReset,
     ];
 }
 

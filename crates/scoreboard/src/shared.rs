@@ -56,6 +56,10 @@ pub enum GlobalCount {
     LogDropped = 13,
     /// 1 while the daemon is ready (not starting, not stopping).
     Ready = 14,
+    /// Total: look-ups of names that failed. Writer: the monitor.
+    ResolveFailures = 15,
+    /// Total: look-ups of names. Writer: the monitor.
+    Resolves = 16,
 }
 
 /// What a slot is doing. Writer: the supervisor.
@@ -216,11 +220,22 @@ pub enum HealthState {
     Down,
     /// Has no checks: counts as up.
     Unchecked,
+    /// Says of itself that it takes no new work (maintenance mode, an agent): no new connections, what runs goes on.
+    Drain,
+    /// Says of itself that it is not to be used (an agent): like `Down`, but nothing is wrong.
+    Maint,
 }
 
 impl HealthState {
     /// All states, in the order of their codes.
-    pub const ALL: [Self; 4] = [Self::Starting, Self::Up, Self::Down, Self::Unchecked];
+    pub const ALL: [Self; 6] = [
+        Self::Starting,
+        Self::Up,
+        Self::Down,
+        Self::Unchecked,
+        Self::Drain,
+        Self::Maint,
+    ];
 
     /// The word for `status`, logs and metric labels.
     #[must_use]
@@ -230,7 +245,108 @@ impl HealthState {
             Self::Up => "up",
             Self::Down => "down",
             Self::Unchecked => "unchecked",
+            Self::Drain => "drain",
+            Self::Maint => "maint",
         }
+    }
+
+    /// Whether it counts as healthy for a service's policy.
+    #[must_use]
+    pub fn is_healthy(self) -> bool {
+        match self {
+            Self::Up | Self::Unchecked => true,
+            Self::Starting | Self::Down | Self::Drain | Self::Maint => false,
+        }
+    }
+}
+
+/// Whether a service serves at all: its policy, decided once for all workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GateState {
+    /// It serves.
+    Open,
+    /// Too few of its backends are healthy: connections go to its sorry service, or are reset at once.
+    Closed,
+    /// So few are healthy that the checks themselves are doubted: every enabled backend is used, healthy or not.
+    Panic,
+}
+
+impl GateState {
+    /// All states, in the order of their codes.
+    pub const ALL: [Self; 3] = [Self::Open, Self::Closed, Self::Panic];
+
+    /// The word for `status`, logs and metric labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Closed => "closed",
+            Self::Panic => "panic",
+        }
+    }
+}
+
+/// A service's gate and since when, in one word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gate {
+    /// The state.
+    pub state: GateState,
+    /// Monotonic ms of the last change.
+    pub since_ms: u64,
+}
+
+/// The shared cells of a service beside its scheduler's state.
+#[derive(Clone, Copy, Debug)]
+pub struct ServiceCells {
+    cells: &'static [AtomicU64],
+}
+
+impl ServiceCells {
+    /// Writer: the monitor; before the first plan names the cell, the supervisor. One store: one instant for all workers.
+    /// Ordering: release.
+    pub fn set_gate(&self, gate: Gate) {
+        self.cells[1].store(gate.since_ms << 8 | gate.state as u64, Release);
+    }
+
+    /// The gate; one that does not decode is closed. Ordering: acquire.
+    #[inline]
+    #[must_use]
+    pub fn gate(&self) -> Gate {
+        let bits = self.cells[1].load(Acquire);
+        let code = usize::try_from(bits & 0xff).unwrap_or(usize::MAX);
+        Gate {
+            state: GateState::ALL
+                .get(code)
+                .copied()
+                .unwrap_or(GateState::Closed),
+            since_ms: bits >> 8,
+        }
+    }
+
+    /// Writer: the monitor. Counts one change of the gate.
+    pub fn count_gate_change(&self) {
+        let cell = &self.cells[2];
+        cell.store(cell.load(Relaxed).wrapping_add(1), Relaxed);
+    }
+
+    /// Total: changes of the gate.
+    #[must_use]
+    pub fn gate_changes(&self) -> u64 {
+        self.cells[2].load(Relaxed)
+    }
+
+    /// Writers: the supervisor, after it has changed the admin state or weight of a backend of this service, and the monitor, after
+    /// it has changed an agent's percentage; an atomic addition. What workers derived from weights is to be derived again.
+    /// Ordering: release.
+    pub fn raise_epoch(&self) {
+        self.cells[3].fetch_add(1, Release);
+    }
+
+    /// Rises with every change of an admin state, weight or agent's percentage. Ordering: acquire.
+    #[inline]
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.cells[3].load(Acquire)
     }
 }
 
@@ -327,6 +443,20 @@ impl BackendCells {
     #[must_use]
     pub fn admin(&self) -> Admin {
         Admin::from_bits(self.cells[1].load(Acquire))
+    }
+
+    /// Writer: the monitor. The share of its weight that the backend's agent asks for, in percent; `None` = all of it. To be
+    /// followed by [`ServiceCells::raise_epoch`]. Ordering: release.
+    pub fn set_agent_percent(&self, percent: Option<u16>) {
+        self.cells[6].store(percent.map_or(0, |percent| u64::from(percent) + 1), Release);
+    }
+
+    /// The share of its weight that the backend's agent asks for, in percent. Ordering: acquire.
+    #[inline]
+    #[must_use]
+    pub fn agent_percent(&self) -> Option<u16> {
+        let bits = self.cells[6].load(Acquire).checked_sub(1)?;
+        u16::try_from(bits).ok()
     }
 
     /// Writer: the monitor. Counts one finished check.
@@ -487,6 +617,19 @@ impl Scoreboard {
         }
     }
 
+    /// The other shared cells of a service.
+    ///
+    /// # Panics
+    /// When `service` is beyond the capacity.
+    #[must_use]
+    pub fn service(&self, service: ServiceCell) -> ServiceCells {
+        assert!(service.0 < self.layout.capacities.services);
+        let at = self.layout.services + service.0 as usize * SERVICE_CELLS;
+        ServiceCells {
+            cells: &self.cells[at..at + SERVICE_CELLS],
+        }
+    }
+
     /// Sets the scheduler's state, whatever it was. Writer: the supervisor, for a service that is new.
     ///
     /// # Panics
@@ -559,6 +702,9 @@ impl Scoreboard {
     /// Zeroes a service's cells everywhere. Only for a cell that no plan names and no worker holds.
     pub fn clear_service(&self, cell: ServiceCell) {
         self.set_scheduler(cell, 0);
+        for shared in &self.service(cell).cells[1..] {
+            shared.store(0, Relaxed);
+        }
         self.rows().for_each(|row| row.service(cell).clear());
     }
 
@@ -762,6 +908,10 @@ mod tests {
                 cells.set_admin(Admin { state, weight });
                 assert_eq!(cells.admin(), Admin { state, weight });
             }
+        }
+        for percent in [None, Some(0), Some(75), Some(u16::MAX)] {
+            cells.set_agent_percent(percent);
+            assert_eq!(cells.agent_percent(), percent);
         }
         cells.cells[0].store(u64::MAX, Relaxed);
         assert_eq!(cells.verdict().state, HealthState::Starting);

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use evenkeel_config::{ConfigErrors, Difference, Loaded};
+use evenkeel_control::child::Secrets;
 use evenkeel_control::operator::Answer;
 use evenkeel_plan::{Plan, Spec};
 use evenkeel_sys::listen;
@@ -14,6 +15,7 @@ use evenkeel_sys::listen;
 use crate::life::{Event, Settings};
 use crate::perform::Supervisor;
 use crate::seal::{self, SealedPlan};
+use crate::secrets;
 use crate::workers::Machine;
 
 /// A compiled configuration that waits to be put in force.
@@ -23,25 +25,44 @@ pub(crate) struct Pending {
     pub(crate) sealed: SealedPlan,
     /// What it was made of.
     pub(crate) spec: Spec,
+    /// Secrets that its checks need.
+    pub(crate) secrets: Secrets,
+    /// What to say of it; `None` = only names stand for other addresses.
+    pub(crate) of_file: Option<OfFile>,
+    /// The metrics endpoint's sockets under it.
+    pub(crate) metrics: Metrics,
+}
+
+/// What a reload of the file says.
+#[derive(Debug)]
+pub(crate) struct OfFile {
     /// What it changes, a line each.
     pub(crate) changes: Vec<String>,
     /// Warnings of the configuration, a line each.
     pub(crate) warnings: Vec<String>,
-    /// The metrics endpoint's sockets under it.
-    pub(crate) metrics: Metrics,
 }
 
 /// Sockets of the metrics endpoint by configured address, with the real one.
 pub(crate) type Metrics = BTreeMap<SocketAddr, (SocketAddr, Arc<OwnedFd>)>;
 
-/// Result of reading the file on a thread of its own.
-pub(crate) type Read = Result<Loaded, ConfigErrors>;
+/// What is to be compiled.
+#[derive(Debug)]
+pub(crate) enum Read {
+    /// The file and the secrets that it names, read on a thread of its own.
+    File(Box<Result<(Loaded, Secrets), ConfigErrors>>),
+    /// What is in force, with what names stand for now.
+    Names,
+}
 
 /// Reads the file beside the loop.
 pub(crate) async fn read(path: PathBuf) -> Read {
-    let task = tokio::task::spawn_blocking(move || evenkeel_config::load(&path));
+    let task = tokio::task::spawn_blocking(move || {
+        let loaded = evenkeel_config::load(&path)?;
+        let secrets = secrets::read(&loaded.spec);
+        Ok((loaded, secrets))
+    });
     match task.await {
-        Ok(read) => read,
+        Ok(read) => Read::File(Box::new(read)),
         Err(error) => std::panic::resume_unwind(error.into_panic()),
     }
 }
@@ -83,8 +104,12 @@ pub(crate) fn metrics_sockets(wanted: &[SocketAddr], have: &Metrics) -> Result<M
 }
 
 impl Supervisor {
-    /// Takes the result of reading the file: the next event, and the answer where the reload ends here.
+    /// Takes what was read: the next event, and the answer where the reload ends here.
     pub(crate) fn compiled(&mut self, read: Read) -> Event {
+        let read = match read {
+            Read::File(read) => *read,
+            Read::Names => return self.compile_names(),
+        };
         let (answer, applied) = match read {
             Err(errors) => (
                 Answer::Invalid {
@@ -93,7 +118,7 @@ impl Supervisor {
                 },
                 false,
             ),
-            Ok(loaded) => match self.compile(loaded) {
+            Ok((loaded, secrets)) => match self.compile(loaded, secrets) {
                 Ok(Some(event)) => return event,
                 Ok(None) => (
                     Answer::Reloaded {
@@ -113,10 +138,17 @@ impl Supervisor {
     }
 
     /// `None` = nothing has changed.
-    fn compile(&mut self, loaded: Loaded) -> Result<Option<Event>, String> {
-        let difference = Difference::between(&self.spec, &loaded.spec);
-        if difference.is_empty() {
+    fn compile(&mut self, loaded: Loaded, secrets: Secrets) -> Result<Option<Event>, String> {
+        for problem in secrets::problems(&secrets) {
+            tracing::warn!("{problem}");
+        }
+        if loaded.spec == self.spec && secrets == self.secrets {
             return Ok(None);
+        }
+        let difference = Difference::between(&self.spec, &loaded.spec);
+        let mut changes: Vec<String> = difference.changes.iter().map(ToString::to_string).collect();
+        if secrets != self.secrets {
+            changes.push("secrets of health checks have changed".to_owned());
         }
         if loaded.spec.globals.limits != self.spec.globals.limits {
             return Err(
@@ -125,8 +157,14 @@ impl Supervisor {
             );
         }
         let generation = self.next_generation;
-        let sealed = seal::seal(&loaded.spec, generation, &self.plan, &self.table)
-            .map_err(|full| full.to_string())?;
+        let sealed = seal::seal(
+            &loaded.spec,
+            generation,
+            &self.plan,
+            &self.table,
+            &self.names,
+        )
+        .map_err(|full| full.to_string())?;
         for &cell in &sealed.fresh.services {
             self.board.clear_service(cell);
         }
@@ -137,6 +175,7 @@ impl Supervisor {
             self.board.clear_backend(*cell);
             self.reports.remove(cell);
         }
+        seal::seed_gates(&self.board, &self.plan, &sealed.plan);
         let metrics = metrics_sockets(&loaded.spec.globals.metrics, &self.metrics)?;
         self.sockets
             .bind(&sealed.plan)
@@ -146,13 +185,44 @@ impl Supervisor {
         self.pending = Some(Pending {
             sealed,
             spec: loaded.spec,
-            changes: difference.changes.iter().map(ToString::to_string).collect(),
-            warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
+            secrets,
+            of_file: Some(OfFile {
+                changes,
+                warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
+            }),
             metrics,
         });
         Ok(Some(Event::Compiled {
             generation,
             settings,
         }))
+    }
+
+    /// The plan in force with what names stand for now. Nothing else changes, so that nothing can be lacking.
+    fn compile_names(&mut self) -> Event {
+        let generation = self.next_generation;
+        let sealed = seal::seal(&self.spec, generation, &self.plan, &self.table, &self.names);
+        let sealed = match sealed {
+            Ok(sealed) => sealed,
+            Err(full) => {
+                tracing::error!(%full, "names stand for other addresses, and the plan cannot follow");
+                return Event::NothingToDo;
+            }
+        };
+        if sealed.plan.digest() == self.plan.digest() {
+            return Event::NothingToDo;
+        }
+        self.next_generation += 1;
+        self.pending = Some(Pending {
+            sealed,
+            spec: self.spec.clone(),
+            secrets: self.secrets.clone(),
+            of_file: None,
+            metrics: self.metrics.clone(),
+        });
+        Event::Compiled {
+            generation,
+            settings: self.state.settings,
+        }
     }
 }

@@ -12,23 +12,36 @@
 //!   store     systemd
 //!   operators the control socket
 //!   status    what `evenkeel status` shows
+//!   eligible  whether a backend gets new connections, and if not, why
+//!   why       the same with what the monitor knows
+//!   admin     what operators said of backends
+//!   secrets   values that health checks need
+//!   events    what happened lately, and who listens
+//!   keep      what outlives this process
 //! ```
 #![forbid(unsafe_code)]
 
+mod admin;
 mod cells;
 mod children;
 mod compile;
+mod eligible;
+mod events;
+mod keep;
 pub mod life;
 mod operators;
 mod perform;
 mod run;
 mod seal;
+mod secrets;
 mod sockets;
 mod status;
 mod store;
+mod why;
+mod words;
 mod workers;
 
 pub use cells::{CellTable, Fresh, Full, Holders};
 pub use run::{Options, exit_code, run};
-pub use seal::{SealedPlan, carry_schedulers, listener_identity, seal};
+pub use seal::{Names, SealedPlan, carry_schedulers, listener_identity, seal};
 pub use workers::Machine;

@@ -1,4 +1,4 @@
-//! The control socket: who may talk, and one request a connection.
+//! The control socket: who may talk, and one request a connection. The answer is one too, but for a stream of events.
 
 use std::io;
 use std::path::Path;
@@ -7,9 +7,28 @@ use std::time::Duration;
 
 use evenkeel_control::operator::{self, Answer, REQUEST_BYTES_MAX, Request};
 use evenkeel_sys::packet::{Peer, peer};
-use evenkeel_sys::process::effective_uid;
+use evenkeel_sys::process::{self, effective_uid};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::unix::WriteHalf;
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use crate::admin;
+use crate::events::Subscription;
+
+/// What goes back.
+#[derive(Debug)]
+pub(crate) enum Reply {
+    /// One answer.
+    Answer(Answer),
+    /// One answer an event.
+    Events(Subscription),
+}
+
+/// Answers. Whoever asked may have gone.
+pub(crate) fn reply(to: oneshot::Sender<Reply>, answer: Answer) {
+    drop(to.send(Reply::Answer(answer)));
+}
 
 /// A request and the way back.
 #[derive(Debug)]
@@ -18,8 +37,10 @@ pub(crate) struct Asked {
     pub(crate) request: Request,
     /// Who asks.
     pub(crate) peer: Peer,
+    /// Who asks, for people: user and process.
+    pub(crate) by: String,
     /// Takes the answer.
-    pub(crate) answer: oneshot::Sender<Answer>,
+    pub(crate) answer: oneshot::Sender<Reply>,
 }
 
 /// Conversations at the same time.
@@ -27,6 +48,9 @@ const CONVERSATIONS_MAX: usize = 64;
 
 /// For reading a request, and for writing an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// For the name of whoever asks: the user data base may be on another host.
+const NAME_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Binds the control socket in place of one that a dead supervisor left. Nobody else can have one here: the caller holds the
 /// lock of the runtime directory.
@@ -85,21 +109,76 @@ async fn converse(
             denied("only root and the supervisor's own user may control it")
         }
         Ok(request) => {
+            let by = match request {
+                Request::Backend { .. } => admin::who(&user_name(peer.uid).await, peer.pid),
+                Request::Status
+                | Request::Reload
+                | Request::Why { .. }
+                | Request::Events { .. } => String::new(),
+            };
             let (answer, answered) = oneshot::channel();
             let sent = asked.send(Asked {
                 request,
                 peer,
+                by,
                 answer,
             });
             match sent.await {
-                Ok(()) => answered
-                    .await
-                    .unwrap_or_else(|_| denied("the supervisor is ending")),
+                Ok(()) => match answered.await {
+                    Ok(Reply::Answer(answer)) => answer,
+                    Ok(Reply::Events(subscription)) => return follow(stream, subscription).await,
+                    Err(_) => denied("the supervisor is ending"),
+                },
                 Err(_) => denied("the supervisor is ending"),
             }
         }
     };
-    tokio::time::timeout(PATIENCE, operator::write(&mut writer, answer))
+    write(&mut writer, answer).await
+}
+
+async fn write(writer: &mut WriteHalf<'_>, answer: Answer) -> Result<(), operator::OperatorError> {
+    tokio::time::timeout(PATIENCE, operator::write(writer, answer))
         .await
         .map_err(|_| operator::OperatorError::Cut)?
+}
+
+/// Events until the last one, or until the follower closes or is too slow.
+async fn follow(
+    mut stream: UnixStream,
+    subscription: Subscription,
+) -> Result<(), operator::OperatorError> {
+    let (mut reader, mut writer) = stream.split();
+    for event in subscription.past {
+        write(&mut writer, Answer::Event(event)).await?;
+    }
+    let Some(mut live) = subscription.live else {
+        return write(&mut writer, Answer::EventsEnd).await;
+    };
+    let mut nothing = [0_u8; 16];
+    loop {
+        tokio::select! {
+            event = live.queue.recv() => match event {
+                Some(event) => write(&mut writer, Answer::Event(event)).await?,
+                None => break,
+            },
+            // It has nothing to say but that it is gone.
+            read = reader.read(&mut nothing) => if read? == 0 { return Ok(()); },
+        }
+    }
+    match live.last_word() {
+        Some(event) => write(&mut writer, Answer::Event(event)).await,
+        None => Ok(()),
+    }
+}
+
+/// The name of a user; the number where it has none.
+async fn user_name(uid: u32) -> String {
+    if uid == 0 {
+        return "root".to_owned();
+    }
+    let look_up = tokio::task::spawn_blocking(move || process::user(&uid.to_string()));
+    match tokio::time::timeout(NAME_PATIENCE, look_up).await {
+        Ok(Ok(Ok(Some(user)))) => user.name,
+        _ => format!("user {uid}"),
+    }
 }

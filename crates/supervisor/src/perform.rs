@@ -1,37 +1,46 @@
 //! Carries out what the machine decides.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evenkeel_control::child::{Descriptor, FromChild, Hello, OrphanRule, Report, ToChild};
-use evenkeel_control::operator::{Answer, LastReload};
-use evenkeel_plan::{BackendCell, Plan, SlotIdx, Spec};
+use evenkeel_control::child::{
+    Descriptor, FromChild, GateReport, Hello, OrphanRule, Report, Resolved, Secrets, ToChild,
+};
+use evenkeel_control::operator::{Answer, LastReload, Request};
+use evenkeel_plan::{Address, BackendCell, Plan, SlotIdx, Spec};
 use evenkeel_scoreboard::{GlobalCount, Scoreboard, SlotState};
 use evenkeel_sys::clock::{monotonic_ms, unix_seconds};
 use evenkeel_sys::process::{ExitStatus, Identity};
 use sd_notify::NotifyState;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::admin::{self, Admins};
 use crate::cells::{CellTable, Holders};
 use crate::children::{Children, FromTasks};
 use crate::compile::{self, Metrics, Pending, Read};
+use crate::events::Events;
+use crate::keep::Keeper;
 use crate::life::{
     Action, ChildPhase, Event, Outcome, Phase, Sample, Slot, SlotPhase, State, Ticket, Who,
 };
-use crate::operators::Asked;
+use crate::operators::{Asked, Reply, reply};
+use crate::seal::{self, Names};
 use crate::sockets::Sockets;
 use crate::store::Store;
+use crate::why::Questions;
 use crate::workers::Machine;
-use evenkeel_control::operator::Request;
 
 /// A tick that comes later than this after the one before means that this process did not get to run.
 const ON_TIME: Duration = Duration::from_millis(300);
 
 /// Kernel clock ticks are hundredths of a second (USER_HZ).
 const CPU_TICK: Duration = Duration::from_millis(10);
+
+/// Most reports or names in one message: each has well under a kilobyte, and a message must stay below its limit.
+const SEEDS_MAX: usize = 48;
 
 /// Everything that the executor holds.
 #[derive(Debug)]
@@ -54,14 +63,27 @@ pub(crate) struct Supervisor {
     pub(crate) children: Children,
     pub(crate) logs: Logs,
     pub(crate) reunion: Option<Arc<OwnedFd>>,
-    pub(crate) reports: HashMap<BackendCell, Report>,
+    pub(crate) reports: Reports,
+    /// Why services' gates are as they are, by service.
+    pub(crate) gates: HashMap<String, GateReport>,
+    /// The last good answer of each.
+    pub(crate) names: Names,
+    pub(crate) secrets: Secrets,
+    pub(crate) doorbells: BTreeMap<SlotIdx, Arc<OwnedFd>>,
+    pub(crate) admin: Admins,
+    pub(crate) events: Events,
+    pub(crate) questions: Questions,
+    pub(crate) next_question: u64,
+    pub(crate) keeper: Keeper,
     pub(crate) compiling: Vec<Ticket>,
-    pub(crate) answers: HashMap<Ticket, oneshot::Sender<Answer>>,
+    pub(crate) answers: HashMap<Ticket, oneshot::Sender<Reply>>,
     pub(crate) next_ticket: u64,
     /// The answer to the reload that was just put in force.
     pub(crate) applied: Option<Answer>,
     pub(crate) last_reload: Option<LastReload>,
     pub(crate) warnings: Vec<String>,
+    /// What went wrong at the start.
+    pub(crate) start_warnings: Vec<String>,
     pub(crate) descriptor_limit: u64,
     pub(crate) deltas: BTreeMap<(u64, u64), Arc<OwnedFd>>,
     pub(crate) read: mpsc::UnboundedSender<Read>,
@@ -70,6 +92,9 @@ pub(crate) struct Supervisor {
     pub(crate) last_watchdog: Instant,
     pub(crate) ended: bool,
 }
+
+/// What the monitor last said of backends.
+pub(crate) type Reports = HashMap<BackendCell, Report>;
 
 /// Line channels by source. Both ends are kept here, so that nothing is lost while a writer or the reader is away.
 pub(crate) type Logs = BTreeMap<String, (Arc<OwnedFd>, Arc<OwnedFd>)>;
@@ -104,14 +129,25 @@ impl Supervisor {
                     .state
                     .child(who)
                     .is_some_and(|child| matches!(child.phase, ChildPhase::Draining { .. }));
-                match status {
-                    ExitStatus::Code(0) if asked => tracing::info!(%who, "ended"),
-                    ExitStatus::Code(code) => tracing::error!(%who, code, "ended unexpectedly"),
+                let words = match status {
+                    ExitStatus::Code(0) if asked => {
+                        tracing::info!(%who, "ended");
+                        "ended".to_owned()
+                    }
+                    ExitStatus::Code(code) => {
+                        tracing::error!(%who, code, "ended unexpectedly");
+                        format!("ended unexpectedly with code {code}")
+                    }
                     ExitStatus::Signal(signal) => {
                         tracing::error!(%who, signal, "was killed by a signal");
+                        format!("was killed by signal {signal}")
                     }
-                }
+                };
+                self.happened("process", &who.to_string(), words);
                 self.children.remove(who, incarnation);
+                if who == Who::Monitor {
+                    self.answer_overdue(true);
+                }
                 self.holders.ended(who);
                 self.free_cells();
                 self.take(Event::Exited { who, incarnation });
@@ -179,9 +215,51 @@ impl Supervisor {
             FromChild::Drained { cut } => tracing::info!(%who, cut, "drained"),
             FromChild::Verdicts { reports } => {
                 for report in reports {
-                    self.reports.insert(report.backend, report);
+                    let state = report.state.clone();
+                    let before = self.reports.insert(report.backend, report);
+                    if before.is_some_and(|before| before.state == state) {
+                        self.keeper.answers();
+                    } else {
+                        self.keeper.news();
+                    }
                 }
             }
+            FromChild::Resolved(resolved) => self.resolved(resolved),
+            FromChild::Events { events } => {
+                for event in events {
+                    self.events.push(event);
+                }
+            }
+            FromChild::Explained {
+                ticket,
+                explanation,
+            } => self.explained(ticket, explanation),
+            FromChild::Gates { gates } => {
+                for gate in gates {
+                    self.gates.insert(gate.service.clone(), gate);
+                }
+            }
+        }
+    }
+
+    /// A name stands for other addresses than before: a plan that names it follows.
+    fn resolved(&mut self, resolved: Resolved) {
+        let Resolved { address, endpoints } = resolved;
+        if endpoints.is_empty() || self.names.get(&address) == Some(&endpoints) {
+            return;
+        }
+        self.names.insert(address.clone(), endpoints);
+        self.keeper.news();
+        let wanted = seal::endpoints(&address, &self.names);
+        let pending = self.pending.as_ref().map(|pending| &pending.sealed.plan);
+        let behind = |plan: &Plan| {
+            plan.services().any(|sealed| {
+                let mut backends = sealed.record().backends();
+                backends.any(|b| b.spec.address == address && b.endpoints != wanted)
+            })
+        };
+        if behind(&self.plan) || pending.is_some_and(behind) {
+            self.take(Event::NamesChanged);
         }
     }
 
@@ -203,13 +281,13 @@ impl Supervisor {
     pub(crate) fn asked(&mut self, asked: Asked) {
         if self.children.has_pid(asked.peer.pid) {
             let reason = "the daemon's own children may not control it".to_owned();
-            drop(asked.answer.send(Answer::Denied { reason }));
+            reply(asked.answer, Answer::Denied { reason });
             return;
         }
         match asked.request {
             Request::Status => {
                 let status = Box::new(self.status());
-                drop(asked.answer.send(Answer::Status(status)));
+                reply(asked.answer, Answer::Status(status));
             }
             Request::Reload => {
                 tracing::info!(
@@ -219,11 +297,24 @@ impl Supervisor {
                 );
                 self.request_reload(Some(asked.answer));
             }
+            Request::Backend { name, action } => {
+                let answer = self.take_admin(&name, action, &asked.by);
+                reply(asked.answer, answer);
+            }
+            Request::Why { name } => self.ask_why(&name, asked.answer),
+            Request::Events { follow } => {
+                let answer = match self.events.subscribe(follow) {
+                    Ok(subscription) => Reply::Events(subscription),
+                    Err(reason) => Reply::Answer(Answer::Denied { reason }),
+                };
+                // Whoever asked may have gone.
+                drop(asked.answer.send(answer));
+            }
         }
     }
 
     /// Asks the machine for a reload.
-    pub(crate) fn request_reload(&mut self, answer: Option<oneshot::Sender<Answer>>) {
+    pub(crate) fn request_reload(&mut self, answer: Option<oneshot::Sender<Reply>>) {
         let ticket = Ticket(self.next_ticket);
         self.next_ticket += 1;
         if let Some(answer) = answer {
@@ -239,6 +330,8 @@ impl Supervisor {
         self.last_tick = now;
         let now_ms = monotonic_ms();
         self.board.set(GlobalCount::SupervisorBeat, now_ms);
+        self.answer_overdue(false);
+        self.keep_if_due();
         let samples = self.samples(now_ms);
         let retiring = self
             .state
@@ -292,11 +385,14 @@ impl Supervisor {
             Action::Spawn { who, incarnation } => {
                 if let Err(error) = self.spawn(who, incarnation) {
                     tracing::error!(%who, %error, "cannot start");
+                    let words = format!("cannot be started: {error}");
+                    self.happened("process", &who.to_string(), words);
                     events.push_back(Event::SpawnFailed { who, incarnation });
                 }
             }
             Action::Kill { who, reason } => {
                 tracing::error!(%who, reason, "killed");
+                self.happened("process", &who.to_string(), format!("killed: {reason}"));
                 self.children.kill(who);
             }
             Action::Settle { slot, crashed } => self.settle(slot, crashed),
@@ -314,6 +410,10 @@ impl Supervisor {
                 self.sockets.discard();
                 self.pending = None;
                 self.deltas.clear();
+            }
+            // What names stand for. In a turn of its own, after all that these actions have led to.
+            Action::Compile { tickets } if tickets.is_empty() => {
+                drop(self.read.send(Read::Names));
             }
             Action::Compile { tickets } => {
                 self.store.notify(&reloading());
@@ -384,6 +484,10 @@ impl Supervisor {
         let source = source(who);
         let is_new = !self.logs.contains_key(&source);
         let (sender, receiver) = log_channel(&mut self.logs, &source)?;
+        let bell = match who {
+            Who::Monitor => None,
+            Who::Worker(slot) => Some(self.doorbell(slot)?),
+        };
         let slot = match who {
             Who::Monitor => SlotIdx(0),
             Who::Worker(slot) => slot,
@@ -423,6 +527,7 @@ impl Supervisor {
         }
         let pid = self.children.spawn(who, incarnation, hello)?;
         tracing::info!(%who, pid, incarnation, "started");
+        self.happened("process", &who.to_string(), format!("started, pid {pid}"));
         let mut descriptors = vec![
             (Descriptor::Scoreboard, Arc::clone(&self.board_fd)),
             (Descriptor::LogSender, sender),
@@ -437,23 +542,53 @@ impl Supervisor {
                 let source = source.clone();
                 (Descriptor::LogReceiver { source }, Arc::clone(receiver))
             }));
-        } else if is_new && let Some(monitor) = self.children.get_mut(Who::Monitor) {
-            let descriptor = Descriptor::LogReceiver { source };
-            monitor.send_descriptors([(descriptor, receiver)], false);
+            let bells = self.doorbells.iter();
+            descriptors.extend(
+                bells.map(|(&slot, bell)| (Descriptor::Doorbell { slot }, Arc::clone(bell))),
+            );
+        } else if let Some(monitor) = self.children.get_mut(Who::Monitor) {
+            // It is sent only what it does not have.
+            let lines = is_new.then_some((Descriptor::LogReceiver { source }, receiver));
+            let bell = bell.clone();
+            let bell = bell.map(|bell| (Descriptor::Doorbell { slot }, bell));
+            monitor.send_descriptors(lines.into_iter().chain(bell), false);
         }
+        descriptors.extend(bell.map(|bell| (Descriptor::Doorbell { slot }, bell)));
         let seeds: Vec<Report> = self.reports.values().cloned().collect();
+        let names: Vec<Resolved> = self
+            .names
+            .iter()
+            .map(|(address, endpoints)| Resolved {
+                address: address.clone(),
+                endpoints: endpoints.clone(),
+            })
+            .collect();
         if let Some(running) = self.children.get_mut(who) {
             running.send_descriptors(descriptors, false);
             if who == Who::Monitor {
-                // A report has a few hundred bytes at most; a message must stay below its limit.
-                for reports in seeds.chunks(64) {
+                for reports in seeds.chunks(SEEDS_MAX) {
                     running.send(ToChild::Seed {
                         reports: reports.to_vec(),
+                    });
+                }
+                for names in names.chunks(SEEDS_MAX) {
+                    running.send(ToChild::SeedNames {
+                        names: names.to_vec(),
                     });
                 }
             }
         }
         Ok(())
+    }
+
+    /// The bell of a slot, made when it is not there yet, and kept over all its workers.
+    fn doorbell(&mut self, slot: SlotIdx) -> std::io::Result<Arc<OwnedFd>> {
+        if let Some(bell) = self.doorbells.get(&slot) {
+            return Ok(Arc::clone(bell));
+        }
+        let bell = Arc::new(evenkeel_sys::doorbell::new()?);
+        self.doorbells.insert(slot, Arc::clone(&bell));
+        Ok(bell)
     }
 
     fn settle(&mut self, slot: SlotIdx, crashed: bool) {
@@ -507,9 +642,18 @@ impl Supervisor {
         match who {
             Who::Monitor => {
                 let pending = self.pending.as_ref();
-                let metrics = pending
+                let (metrics, secrets) = pending
                     .filter(|pending| pending.sealed.plan.generation == generation)
-                    .map_or(&self.metrics, |pending| &pending.metrics);
+                    .map_or((&self.metrics, &self.secrets), |pending| {
+                        (&pending.metrics, &pending.secrets)
+                    });
+                match secrets_blob(secrets) {
+                    Ok(blob) => {
+                        descriptors.push((Descriptor::Secrets { generation }, Arc::new(blob)));
+                    }
+                    // The monitor says of each check that lacks its secret.
+                    Err(error) => tracing::error!(%error, "cannot pass secrets on"),
+                }
                 descriptors.extend(metrics.values().map(|(address, socket)| {
                     (
                         Descriptor::Metrics { address: *address },
@@ -541,8 +685,9 @@ impl Supervisor {
             running.sent.retain(|descriptor| match descriptor {
                 Descriptor::Listener { listener, .. } => named.contains(listener),
                 Descriptor::Metrics { address } => metrics.contains(address),
-                Descriptor::Delta { .. } => false,
-                Descriptor::Scoreboard
+                Descriptor::Delta { .. } | Descriptor::Secrets { .. } => false,
+                Descriptor::Doorbell { .. }
+                | Descriptor::Scoreboard
                 | Descriptor::LogSender
                 | Descriptor::LogReceiver { .. }
                 | Descriptor::Reunion => true,
@@ -560,26 +705,57 @@ impl Supervisor {
             // Bound before, so only the kernel's memory can be at fault; the others listen.
             tracing::error!(%error, cause = %error.source, "a new listener does not listen");
         }
-        crate::seal::carry_schedulers(&self.board, &self.plan, &plan);
+        seal::carry_schedulers(&self.board, &self.plan, &plan);
+        let now_unix = unix_seconds();
+        let said = admin::settle(&mut self.admin, &plan, now_unix);
+        admin::seed(&self.board, &self.admin, &self.plan, &plan);
         self.board.switch_generation(generation);
         self.plan = plan;
-        self.spec = pending.spec;
         self.table = pending.sealed.table;
         self.metrics = pending.metrics;
         self.deltas.clear();
         self.free_cells();
+        let Some(of_file) = pending.of_file else {
+            tracing::debug!(generation, "names stand for other addresses");
+            return;
+        };
+        self.spec = pending.spec;
+        self.secrets = pending.secrets;
+        self.forget_unnamed();
+        if !said.is_empty() {
+            self.keep_soon();
+        }
         evenkeel_log::set_spec(self.plan.globals.log);
         self.warn_about_limits();
-        for change in &pending.changes {
+        for change in &of_file.changes {
             tracing::info!(generation, "{change}");
         }
+        for warning in &said {
+            tracing::warn!("{warning}");
+        }
+        let mut warnings = of_file.warnings;
+        warnings.extend(said);
         let answer = Answer::Reloaded {
             generation,
-            changes: pending.changes,
-            warnings: pending.warnings,
+            changes: of_file.changes,
+            warnings,
         };
         self.remember_reload(true, &answer);
         self.applied = Some(answer);
+    }
+
+    /// Names and gates that the plan does not name any more.
+    pub(crate) fn forget_unnamed(&mut self) {
+        let named: HashSet<&Address> = self
+            .plan
+            .services()
+            .flat_map(|sealed| sealed.record().spec.backends.iter())
+            .map(|backend| &backend.address)
+            .collect();
+        self.names.retain(|address, _| named.contains(address));
+        let plan = &self.plan;
+        self.gates
+            .retain(|service, _| plan.service(service).is_some());
     }
 
     fn outcome(&mut self, tickets: Vec<Ticket>, outcome: Outcome) {
@@ -607,8 +783,7 @@ impl Supervisor {
         }
         for ticket in tickets {
             if let Some(waiting) = self.answers.remove(&ticket) {
-                // Whoever asked may have gone.
-                drop(waiting.send(answer.clone()));
+                reply(waiting, answer.clone());
             }
         }
     }
@@ -624,13 +799,22 @@ impl Supervisor {
                 )
             }
             Answer::Failed { reason } | Answer::Denied { reason } => reason.clone(),
-            Answer::Status(_) => String::new(),
+            Answer::Status(_)
+            | Answer::Backend { .. }
+            | Answer::Why(_)
+            | Answer::Event(_)
+            | Answer::EventsEnd => String::new(),
         };
         if applied {
             tracing::info!(generation = self.plan.generation, message, "reloaded");
         } else {
             tracing::error!(message, "reload refused; what ran runs on");
         }
+        let words = match applied {
+            true => format!("applied, generation {}: {message}", self.plan.generation),
+            false => format!("refused; what ran runs on: {message}"),
+        };
+        self.happened("reload", "", words);
         let at_unix = unix_seconds();
         let count = if applied {
             GlobalCount::ReloadsApplied
@@ -749,6 +933,11 @@ fn listeners(
         };
         (descriptor, socket)
     })
+}
+
+fn secrets_blob(secrets: &Secrets) -> std::io::Result<OwnedFd> {
+    let bytes = postcard::to_stdvec(secrets).map_err(std::io::Error::other)?;
+    evenkeel_sys::blob::seal("evenkeel-secrets", &bytes)
 }
 
 fn is_of_slot(descriptor: &Descriptor, wanted: SlotIdx) -> bool {

@@ -21,15 +21,20 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
 
+use crate::admin;
 use crate::cells::{CellTable, Holders};
 use crate::children::Children;
 use crate::compile::{self, Metrics};
+use crate::events::Events;
+use crate::keep::{self, Keeper};
 use crate::life::{Event, State};
 use crate::operators;
 use crate::perform::{Logs, Supervisor, log_channel};
-use crate::seal;
+use crate::seal::{self, Names};
+use crate::secrets;
 use crate::sockets::{Inherited, Sockets};
 use crate::store::Store;
+use crate::why::Questions;
 use crate::workers::Machine;
 
 /// Exit codes of the daemon, documented in its help.
@@ -55,6 +60,8 @@ pub struct Options {
     pub config: PathBuf,
     /// Where lock and sockets lie; made if it is not there.
     pub runtime_dir: PathBuf,
+    /// Where what outlives this process lies; made if it is not there. `None` = the runtime directory.
+    pub state_dir: Option<PathBuf>,
 }
 
 /// Why the daemon could not start.
@@ -182,10 +189,26 @@ async fn serve(parts: Parts<'_>, logs: &mut Logs) -> Result<(), StartError> {
     let store = Store::from_environment();
     let limits = loaded.spec.globals.limits;
     let table = CellTable::new(limits.services, limits.listeners, limits.backends);
-    let sealed = seal(&loaded.spec, 1, &Plan::empty(), &table)
+    let state_dir = options.state_dir.as_ref().unwrap_or(directory);
+    let (kept, problem) = keep::read(state_dir);
+    let mut warnings = Vec::new();
+    if let Some(problem) = problem {
+        tracing::warn!("{problem}");
+        warnings.push(problem);
+    }
+    let names: Names = kept
+        .names
+        .into_iter()
+        .map(|resolved| (resolved.address, resolved.endpoints))
+        .collect();
+    let sealed = seal::seal(&loaded.spec, 1, &Plan::empty(), &table, &names)
         .map_err(|full| StartError::Words(full.to_string()))?;
     for warning in &loaded.warnings {
         tracing::warn!("{warning}");
+    }
+    let secrets = secrets::read(&loaded.spec);
+    for problem in secrets::problems(&secrets) {
+        tracing::warn!("{problem}");
     }
 
     let settings = compile::settings(&sealed.plan, &machine);
@@ -209,6 +232,20 @@ async fn serve(parts: Parts<'_>, logs: &mut Logs) -> Result<(), StartError> {
     board.set(GlobalCount::Started, unix_seconds());
     board.set(GlobalCount::DescriptorLimit, descriptor_limit);
     seal::carry_schedulers(&board, &Plan::empty(), &sealed.plan);
+    seal::seed_gates(&board, &Plan::empty(), &sealed.plan);
+    let mut admin = kept.admin;
+    for said in admin::settle(&mut admin, &sealed.plan, unix_seconds()) {
+        tracing::warn!("{said}");
+    }
+    admin::seed(&board, &admin, &Plan::empty(), &sealed.plan);
+    let reports = keep::restore_verdicts(&board, &sealed.plan, kept.reports);
+    if !admin.is_empty() || !reports.is_empty() {
+        tracing::info!(
+            admin = admin.len(),
+            verdicts = reports.len(),
+            "goes on with what was known before"
+        );
+    }
     board.switch_generation(1);
 
     let path = directory.join(SOCKET_NAME);
@@ -221,6 +258,7 @@ async fn serve(parts: Parts<'_>, logs: &mut Logs) -> Result<(), StartError> {
     drop(tokio::task::spawn_local(operators::serve(listener, asked)));
     let (child_events, mut child_queue) = mpsc::unbounded_channel();
     let (read, mut read_queue) = mpsc::unbounded_channel();
+    let (kept, mut kept_queue) = mpsc::unbounded_channel();
 
     let failed = |what: &str| StartError::io(format!("handle {what}"));
     let mut hangup = signal(SignalKind::hangup()).map_err(failed("SIGHUP"))?;
@@ -250,13 +288,23 @@ async fn serve(parts: Parts<'_>, logs: &mut Logs) -> Result<(), StartError> {
         children: Children::new(child_events),
         logs: std::mem::take(logs),
         reunion,
-        reports: std::collections::HashMap::new(),
+        reports,
+        gates: std::collections::HashMap::new(),
+        names,
+        secrets,
+        doorbells: std::collections::BTreeMap::new(),
+        admin,
+        events: Events::default(),
+        questions: Questions::new(),
+        next_question: 0,
+        keeper: Keeper::new(state_dir.clone(), kept, now),
         compiling: Vec::new(),
         answers: std::collections::HashMap::new(),
         next_ticket: 0,
         applied: None,
         last_reload: None,
         warnings: Vec::new(),
+        start_warnings: warnings,
         descriptor_limit,
         deltas: std::collections::BTreeMap::new(),
         read,
@@ -267,6 +315,8 @@ async fn serve(parts: Parts<'_>, logs: &mut Logs) -> Result<(), StartError> {
     };
     supervisor.warn_about_limits();
     supervisor.warn_about_host();
+    supervisor.forget_unnamed();
+    supervisor.keep_soon();
     supervisor.take(Event::Begin { open, settings });
     while !supervisor.ended {
         tokio::select! {
@@ -276,12 +326,18 @@ async fn serve(parts: Parts<'_>, logs: &mut Logs) -> Result<(), StartError> {
                 let event = supervisor.compiled(read);
                 supervisor.take(event);
             }
+            Some(result) = kept_queue.recv() => supervisor.kept_result(result),
             _ = ticks.tick() => supervisor.tick(),
             Some(()) = hangup.recv() => supervisor.request_reload(None),
             Some(()) = terminate.recv() => supervisor.take(Event::Terminate),
             Some(()) = interrupt.recv() => supervisor.take(Event::Terminate),
         }
     }
+    if supervisor.keeper.is_writing() {
+        // Two at the same time would write to the same file.
+        drop(kept_queue.recv().await);
+    }
+    supervisor.keep_last();
     tracing::info!("ended");
     // Nobody can have taken its place: the lock is still held. One that is gone already is as good.
     drop(std::fs::remove_file(path));

@@ -5,10 +5,17 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use evenkeel_balance::{State, WeightSummary};
-use evenkeel_plan::{BackendSpec, Plan, Scheduler, Sealed, ServiceRecord, ServiceSpec, Spec};
-use evenkeel_scoreboard::Scoreboard;
+use evenkeel_plan::{
+    Address, BackendSpec, ENDPOINTS_MAX, Plan, Require, Scheduler, Sealed, ServiceRecord,
+    ServiceSpec, Spec,
+};
+use evenkeel_scoreboard::{Gate, GateState, Scoreboard};
+use evenkeel_sys::clock::monotonic_ms;
 
 use crate::cells::{CellTable, Fresh, Full};
+
+/// What names last stood for.
+pub type Names = BTreeMap<Address, Vec<SocketAddr>>;
 
 /// A plan with the cells that it took.
 #[derive(Clone, Debug)]
@@ -21,7 +28,8 @@ pub struct SealedPlan {
     pub fresh: Fresh,
 }
 
-/// Seals `spec` as `generation`. `before` is the plan in force; what did not change keeps its record.
+/// Seals `spec` as `generation`. `before` is the plan in force; what did not change keeps its record. A name that is not in
+/// `names` has no endpoints yet.
 ///
 /// # Errors
 /// [`Full`] when there are not enough cells of a kind.
@@ -30,6 +38,7 @@ pub fn seal(
     generation: u64,
     before: &Plan,
     table: &CellTable,
+    names: &Names,
 ) -> Result<SealedPlan, Full> {
     let mut table = table.clone();
     let mut fresh = Fresh::default();
@@ -37,7 +46,7 @@ pub fn seal(
     let mut records = BTreeMap::new();
     for service in &spec.services {
         let old = before.service(service.name.as_str());
-        let record = record(service, generation, old, &mut table, &mut fresh)?;
+        let record = record(service, generation, old, names, &mut table, &mut fresh)?;
         let unchanged = old.filter(|old| *old.record() == record);
         let sealed = match unchanged {
             Some(old) => Arc::clone(old),
@@ -56,6 +65,7 @@ fn record(
     service: &ServiceSpec,
     generation: u64,
     old: Option<&Arc<Sealed>>,
+    names: &Names,
     table: &mut CellTable,
     fresh: &mut Fresh,
 ) -> Result<ServiceRecord, Full> {
@@ -76,6 +86,11 @@ fn record(
         cell,
         listener_cells,
         backend_cells,
+        endpoints: service
+            .backends
+            .iter()
+            .map(|backend| endpoints(&backend.address, names))
+            .collect(),
         list_generation: generation,
     };
     if let Some(old) = old.map(|old| old.record())
@@ -84,6 +99,17 @@ fn record(
         record.list_generation = old.list_generation;
     }
     Ok(record)
+}
+
+/// Where `address` is, as far as is known.
+pub(crate) fn endpoints(address: &Address, names: &Names) -> Vec<SocketAddr> {
+    match address {
+        Address::Socket(address) => vec![*address],
+        Address::Name { .. } | Address::Service { .. } => {
+            let known = names.get(address).map_or(&[][..], Vec::as_slice);
+            known.iter().take(ENDPOINTS_MAX).copied().collect()
+        }
+    }
 }
 
 /// Two listeners are the same when their addresses are; where the kernel chooses the port, when they have the same place.
@@ -106,6 +132,24 @@ fn same_list(old: &ServiceRecord, new: &ServiceRecord) -> bool {
     old.spec.scheduler == new.spec.scheduler
         && old.backend_cells == new.backend_cells
         && weights(old) == weights(new)
+        && old.weight_scale() == new.weight_scale()
+}
+
+/// Gives the gates of services that `new` names and `old` does not their first state: one that has to be earned is closed
+/// until the monitor says that enough backends are healthy. Called before anybody uses them.
+pub(crate) fn seed_gates(board: &Scoreboard, old: &Plan, new: &Plan) {
+    let is_fresh = |sealed: &&Arc<Sealed>| old.service(sealed.record().name().as_str()).is_none();
+    for sealed in new.services().filter(is_fresh) {
+        let record = sealed.record();
+        let state = match record.spec.policy.require {
+            Require::Any => GateState::Open,
+            Require::All | Require::Count(_) | Require::Share(_) => GateState::Closed,
+        };
+        board.service(record.cell).set_gate(Gate {
+            state,
+            since_ms: monotonic_ms(),
+        });
+    }
 }
 
 /// Carries the scheduler states over from `old` to `new`. Called before the generation is stored, so that whoever picks by
@@ -142,5 +186,100 @@ fn identities(record: &ServiceRecord) -> Vec<u64> {
 
 fn summary(record: &ServiceRecord) -> WeightSummary {
     let backends = record.spec.backends.iter();
-    WeightSummary::of(backends.map(|backend| u32::from(backend.weight)))
+    let scale = record.weight_scale();
+    WeightSummary::of(backends.map(|backend| u32::from(backend.weight) * scale))
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_plan::{BackendName, ConnectSpec, Globals, PolicySpec, ServiceName};
+    use evenkeel_scoreboard::Capacities;
+
+    use super::*;
+
+    fn name() -> Address {
+        Address::Name {
+            host: "db.example.org".to_owned(),
+            port: 5984,
+        }
+    }
+
+    fn spec(require: Require) -> Spec {
+        let backend = |name: &str, address: Address| BackendSpec {
+            name: BackendName::new(name).unwrap(),
+            address,
+            weight: 1,
+            backup: false,
+            check: None,
+        };
+        Spec {
+            globals: Globals::default(),
+            services: vec![ServiceSpec {
+                name: ServiceName::new("db").unwrap(),
+                listeners: Vec::new(),
+                scheduler: Scheduler::Rr,
+                pool: None,
+                backends: vec![
+                    backend("a", Address::Socket("10.0.0.1:80".parse().unwrap())),
+                    backend("b", name()),
+                ],
+                connect: ConnectSpec::default(),
+                policy: PolicySpec {
+                    require,
+                    ..PolicySpec::default()
+                },
+            }],
+        }
+    }
+
+    #[test]
+    fn other_endpoints_make_another_record_and_leave_the_scheduler_alone() {
+        let table = CellTable::new(4, 4, 4);
+        let spec = spec(Require::Any);
+        let first = seal(&spec, 1, &Plan::empty(), &table, &Names::new()).unwrap();
+        let record = first.plan.service("db").unwrap().record();
+        assert_eq!(record.endpoints[0], ["10.0.0.1:80".parse().unwrap()]);
+        assert_eq!(record.endpoints[1], []);
+        let same = seal(&spec, 2, &first.plan, &first.table, &Names::new()).unwrap();
+        assert_eq!(same.plan.digest(), first.plan.digest());
+        let many: Vec<SocketAddr> = (0..20)
+            .map(|n| SocketAddr::from(([10, 0, 1, n], 5984)))
+            .collect();
+        let names = Names::from([(name(), many.clone())]);
+        let moved = seal(&spec, 2, &first.plan, &first.table, &names).unwrap();
+        let record = moved.plan.service("db").unwrap().record();
+        assert_eq!(record.endpoints[1], many[..ENDPOINTS_MAX]);
+        assert_eq!(record.list_generation, 1);
+        assert_ne!(moved.plan.digest(), first.plan.digest());
+    }
+
+    #[test]
+    fn a_gate_that_has_to_be_earned_begins_closed_and_one_in_use_is_left_alone() {
+        for (require, expected) in [
+            (Require::Any, GateState::Open),
+            (Require::All, GateState::Closed),
+            (Require::Count(1), GateState::Closed),
+            (Require::Share(50), GateState::Closed),
+        ] {
+            let (board, _fd) = Scoreboard::create(Capacities {
+                slots: 1,
+                services: 4,
+                listeners: 4,
+                backends: 4,
+            })
+            .unwrap();
+            let table = CellTable::new(4, 4, 4);
+            let sealed = seal(&spec(require), 1, &Plan::empty(), &table, &Names::new()).unwrap();
+            seed_gates(&board, &Plan::empty(), &sealed.plan);
+            let cells = board.service(sealed.plan.service("db").unwrap().record().cell);
+            assert_eq!(cells.gate().state, expected);
+            let open = Gate {
+                state: GateState::Open,
+                since_ms: 1,
+            };
+            cells.set_gate(open);
+            seed_gates(&board, &sealed.plan, &sealed.plan);
+            assert_eq!(cells.gate(), open);
+        }
+    }
 }

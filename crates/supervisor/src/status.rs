@@ -5,17 +5,19 @@ use std::time::Duration;
 use evenkeel_control::operator::{
     BackendStatus, MonitorStatus, ServiceStatus, Status, WorkerStatus,
 };
-use evenkeel_plan::{BackendRecord, Scheduler, ServiceRecord, SlotIdx};
-use evenkeel_scoreboard::{
-    AdminState, BackendCount, GlobalCount, HealthState, ServiceCount, SlotState, WorkerCount,
-};
+use evenkeel_plan::{BackendRecord, Require, Scheduler, ServiceRecord, SlotIdx};
+use evenkeel_scoreboard::{BackendCount, GlobalCount, ServiceCount, SlotState, WorkerCount};
 use evenkeel_sys::clock::{monotonic_ms, unix_seconds};
 
+use crate::admin::Entry;
 use crate::life::{ChildPhase, Who};
 use crate::perform::{Supervisor, slot_state};
 
 /// The monitor counts as late here when it has not turned for this long.
 const MONITOR_LATE_MS: u64 = 1_000;
+
+/// What went wrong at the start, and is over, is shown for this long.
+const START_WARNINGS_FOR: Duration = Duration::from_secs(3_600);
 
 impl Supervisor {
     pub(crate) fn status(&self) -> Status {
@@ -43,6 +45,11 @@ impl Supervisor {
 
     fn status_warnings(&self) -> Vec<String> {
         let mut warnings = self.warnings.clone();
+        if self.began.elapsed() < START_WARNINGS_FOR {
+            warnings.extend(self.start_warnings.iter().cloned());
+        }
+        warnings.extend(self.keeper.problem.iter().cloned());
+        warnings.extend(crate::secrets::problems(&self.secrets));
         if let Some(reload) = self.last_reload.as_ref().filter(|reload| !reload.applied) {
             warnings.push(format!("the last reload was refused: {}", reload.message));
         }
@@ -107,6 +114,7 @@ impl Supervisor {
             .backends()
             .map(|backend| self.backend_status(record, &backend))
             .collect();
+        let gate = self.board.service(record.cell).gate();
         ServiceStatus {
             name: record.name().to_string(),
             listeners: record
@@ -127,7 +135,11 @@ impl Supervisor {
             bytes_received: sum(ServiceCount::BytesReceived),
             bytes_sent: sum(ServiceCount::BytesSent),
             accepted_by_slot: self.accepted_by_slot(record),
-            serving: record.backends().any(|backend| self.is_eligible(&backend)),
+            serving: self.eligibility(record).serves(),
+            gate: gate.state.as_str().to_owned(),
+            gate_since_unix: unix_of(gate.since_ms),
+            gate_reason: self.gate_reason(record),
+            require: require_words(record.spec.policy.require),
             backends,
         }
     }
@@ -142,34 +154,32 @@ impl Supervisor {
             .collect()
     }
 
-    fn is_eligible(&self, backend: &BackendRecord<'_>) -> bool {
-        let cells = self.board.backend(backend.cell);
-        let health = cells.verdict().state;
-        backend.spec.weight > 0
-            && health != HealthState::Down
-            && cells.admin().state == AdminState::Enabled
-    }
-
-    fn backend_status(&self, record: &ServiceRecord, backend: &BackendRecord<'_>) -> BackendStatus {
+    pub(crate) fn backend_status(
+        &self,
+        record: &ServiceRecord,
+        backend: &BackendRecord<'_>,
+    ) -> BackendStatus {
         let sum = |count| self.board.sum_backend(backend.cell, count);
         let cells = self.board.backend(backend.cell);
         let verdict = cells.verdict();
         let identity = record.identity(&backend.spec.name);
-        let report = self
-            .reports
-            .get(&backend.cell)
-            .filter(|report| report.identity == identity);
-        let since_unix = match verdict.since_ms {
-            0 => 0,
-            since => unix_seconds().saturating_sub(monotonic_ms().saturating_sub(since) / 1_000),
-        };
+        let report = self.report(backend.cell, &identity);
+        let check = backend.spec.check.as_ref();
         BackendStatus {
             name: backend.spec.name.to_string(),
-            address: backend.spec.address,
+            address: backend.spec.address.to_string(),
+            endpoints: backend.endpoints.to_vec(),
             weight: backend.spec.weight,
+            backup: backend.spec.backup,
+            admin: self.admin.get(&identity).map(Entry::status),
+            check: check.map_or("none", |check| check.kind.as_str()).to_owned(),
+            next_ms: report.map_or(0, |report| report.next_ms),
             state: verdict.state.as_str().to_owned(),
-            since_unix,
-            reason: report.map_or_else(String::new, |report| report.reason.clone()),
+            since_unix: unix_of(verdict.since_ms),
+            // The state changes at once; the word why comes a moment later, and one of another state would mislead.
+            reason: report
+                .filter(|report| report.state == verdict.state.as_str())
+                .map_or_else(String::new, |report| report.reason.clone()),
             answer: report.map_or_else(String::new, |report| report.answer.clone()),
             check_ms: Duration::from_micros(cells.check_duration_us()).as_secs_f64() * 1_000.0,
             checked_unix: report.map_or(0, |report| report.checked_unix),
@@ -184,6 +194,23 @@ impl Supervisor {
     }
 }
 
+/// A time of the monotonic clock in Unix seconds; 0 = never.
+fn unix_of(since_ms: u64) -> u64 {
+    match since_ms {
+        0 => 0,
+        since => unix_seconds().saturating_sub(monotonic_ms().saturating_sub(since) / 1_000),
+    }
+}
+
+fn require_words(require: Require) -> String {
+    match require {
+        Require::Any => "any".to_owned(),
+        Require::All => "all".to_owned(),
+        Require::Count(count) => count.to_string(),
+        Require::Share(percent) => format!("{percent}%"),
+    }
+}
+
 fn failure_name(count: ServiceCount) -> &'static str {
     match count {
         ServiceCount::NoBackend => "no_backend",
@@ -192,6 +219,9 @@ fn failure_name(count: ServiceCount) -> &'static str {
         ServiceCount::ClientGone => "client_gone",
         ServiceCount::WorkerDied => "worker_died",
         ServiceCount::DrainCut => "drain_cut",
+        ServiceCount::Closed => "closed",
+        ServiceCount::Sorry => "sorry",
+        ServiceCount::DownReset => "down_reset",
         _ => "other",
     }
 }

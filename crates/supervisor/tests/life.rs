@@ -323,6 +323,103 @@ fn reloads_during_a_reload_share_the_next_one() {
 }
 
 #[test]
+fn changed_names_go_the_way_of_a_reload_and_nobody_is_answered() {
+    let mut life = Life::running(1);
+    life.expect(Event::NamesChanged, "compile ");
+    // However many change meanwhile, they share the next.
+    life.expect(Event::NamesChanged, "");
+    life.expect(compiled(2, settings(1)), "prepare monitor 2");
+    life.expect(Event::NamesChanged, "");
+    life.step(prepared(MONITOR, 1, 2));
+    life.expect(
+        prepared(w(0), 1, 2),
+        "switch 2, commit monitor 2, commit 0 2",
+    );
+    life.expect(applied(w(0), 1, 2), "compile ");
+    life.expect(Event::NothingToDo, "");
+    assert!(!life.state.is_reloading());
+}
+
+#[test]
+fn changed_names_change_no_settings() {
+    let mut life = Life::running(1);
+    life.step(Event::NamesChanged);
+    life.step(compiled(2, settings(3)));
+    life.step(prepared(MONITOR, 1, 2));
+    life.expect(
+        prepared(w(0), 1, 2),
+        "switch 2, commit monitor 2, commit 0 2",
+    );
+    assert_eq!(life.state.settings, settings(1));
+}
+
+#[test]
+fn a_child_that_recovered_unseen_is_not_judged_by_what_it_burned_before() {
+    let mut life = Life::running(2);
+    let late = |on_time, age, cpu| Event::Tick {
+        on_time,
+        samples: vec![Sample {
+            who: w(1),
+            beat_age: ms(age),
+            stopped: false,
+            cpu: ms(cpu),
+        }],
+        queued: Vec::new(),
+    };
+    life.expect(late(true, 600, 1_000), "steer 0, adopt 1 by 0");
+    // It burned, beat, and was starved: all while the supervisor did not run.
+    life.pass(3_000);
+    life.expect(late(false, 1_500, 3_000), "");
+    life.pass(1_000);
+    life.expect(late(true, 2_500, 3_000), "");
+    life.pass(100);
+    life.expect(late(true, 2_600, 3_010), "");
+    // From here on it burns.
+    life.pass(1_100);
+    life.expect(
+        late(true, 3_700, 4_110),
+        "kill 1: its heartbeat stopped while it burns CPU",
+    );
+}
+
+#[test]
+fn a_reload_that_is_asked_for_goes_before_changed_names_and_does_not_swallow_them() {
+    let mut life = Life::running(1);
+    life.expect(reload(1), "compile 1");
+    life.expect(Event::NamesChanged, "");
+    life.expect(reload(2), "");
+    life.expect(Event::NothingToDo, "compile 2");
+    // The file has errors: the names are still to come.
+    life.expect(Event::NothingToDo, "compile ");
+    life.expect(Event::NothingToDo, "");
+}
+
+#[test]
+fn names_that_are_refused_are_tried_again_at_most_once_a_second() {
+    let mut life = Life::running(1);
+    life.step(Event::NamesChanged);
+    life.step(compiled(2, settings(1)));
+    life.step(prepared(MONITOR, 1, 2));
+    let refused = |generation| Event::Refused {
+        who: w(0),
+        incarnation: 1,
+        generation,
+        reason: "no".to_owned(),
+    };
+    life.expect(refused(2), "abort monitor 2, discard 2");
+    life.expect(Event::NamesChanged, "");
+    life.ticks(900, "");
+    life.pass(100);
+    life.expect(life.tick(), "compile ");
+    life.step(compiled(3, settings(1)));
+    life.expect(
+        Event::Terminate,
+        "stopping, not ready, abort monitor 3, discard 3",
+    );
+    life.expect(Event::NamesChanged, "");
+}
+
+#[test]
 fn fewer_workers_are_steered_away_wait_are_let_go_and_closed_from_the_last_one_on() {
     let mut life = Life::running(4);
     life.reload_to(2, settings(1), "steer 0");

@@ -10,6 +10,7 @@ pub mod blob;
 pub mod cells;
 pub mod clock;
 pub mod cpu;
+pub mod doorbell;
 pub mod inherit;
 pub mod listen;
 pub mod lock;

@@ -14,6 +14,17 @@ use rustix::thread::{Gid, Uid};
 /// Environment variable that tells a process that it is a child, and of which kind.
 pub const ROLE_VARIABLE: &str = "EVENKEEL_ROLE";
 
+/// All that children get of this process's environment: where programs are (for checks that run one), how to log, how to speak.
+/// Secrets that were given to the supervisor by its environment stay there.
+const CHILD_VARIABLES: [&str; 6] = [
+    "PATH",
+    "JOURNAL_STREAM",
+    "RUST_BACKTRACE",
+    "RUST_LIB_BACKTRACE",
+    "LANG",
+    "TZ",
+];
+
 /// The running image, also after its file was replaced or removed.
 const SELF_IMAGE: &str = "/proc/self/exe";
 
@@ -47,13 +58,13 @@ pub fn spawn(role: &str, title: &str) -> io::Result<Child> {
     let (ours, theirs) = crate::packet::pair()?;
     let child = Command::new(SELF_IMAGE)
         .arg0(title)
+        .env_clear()
+        .envs(
+            CHILD_VARIABLES
+                .iter()
+                .filter_map(|name| Some((name, std::env::var_os(name)?))),
+        )
         .env(ROLE_VARIABLE, role)
-        .env_remove("NOTIFY_SOCKET")
-        .env_remove("WATCHDOG_USEC")
-        .env_remove("WATCHDOG_PID")
-        .env_remove("LISTEN_FDS")
-        .env_remove("LISTEN_PID")
-        .env_remove("LISTEN_FDNAMES")
         .stdin(Stdio::from(theirs))
         .stdout(Stdio::null())
         .process_group(0)

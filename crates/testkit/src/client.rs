@@ -116,7 +116,7 @@ pub fn reset(stream: TcpStream) {
     drop(SockRef::from(&stream).set_linger(Some(Duration::ZERO)));
 }
 
-fn classify(error: &io::Error, begun: bool) -> Failure {
+pub(crate) fn classify(error: &io::Error, begun: bool) -> Failure {
     match error.kind() {
         ErrorKind::ConnectionReset | ErrorKind::ConnectionAborted | ErrorKind::BrokenPipe => {
             if begun {

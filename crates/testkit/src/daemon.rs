@@ -122,6 +122,36 @@ impl Daemon {
         command.output().expect("the program starts")
     }
 
+    /// A command of the program about this daemon, such as `status`, with what it writes to be read.
+    #[must_use]
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.builder.binary);
+        command.args(arguments).current_dir(self.dir.path());
+        command
+            .env(MARK, self.dir.path())
+            .env("EVENKEEL_RUNTIME_DIR", self.runtime_dir())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        command
+    }
+
+    /// Runs such a command to its end, which must be a success: what it wrote.
+    pub fn tell(&self, arguments: &[&str]) -> String {
+        let output = self
+            .command(arguments)
+            .output()
+            .expect("the program starts");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (out, error) = (text(&output.stdout), text(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}\n{out}{error}",
+            output.status
+        );
+        out + &error
+    }
+
     /// A command for another supervisor with the same configuration and runtime directory.
     #[must_use]
     pub fn second(&self) -> Command {

@@ -14,7 +14,9 @@ pub mod client;
 mod config;
 mod daemon;
 mod dir;
+pub mod doubles;
 mod load;
+mod probes;
 pub mod proc;
 pub mod prometheus;
 mod service_manager;
@@ -26,7 +28,16 @@ pub use config::{Config, Service};
 pub use daemon::{Builder, Daemon};
 pub use dir::TempDir;
 pub use load::{Load, LoadReport};
+pub use probes::{Probe, Probes};
 pub use prometheus::{Metrics, ScrapeReport, Scraper};
 pub use rustix::process::Signal;
 pub use service_manager::{Notice, ServiceManager};
 pub use wait::{eventually, pause_until, throughout};
+
+/// Not a test: the body of a double that this crate's own tests start.
+#[cfg(test)]
+#[test]
+#[ignore = "started by tests, as a process of its own"]
+fn double_process() {
+    doubles::run();
+}

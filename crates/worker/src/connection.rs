@@ -23,6 +23,10 @@ pub(crate) enum Outcome {
     ConnectFailed,
     /// A resource of our own was lacking.
     Exhausted,
+    /// The service's policy keeps it closed.
+    Closed,
+    /// Its backend went down, and the service resets then.
+    DownReset,
     /// The client had gone before there was a backend.
     ClientGone,
     /// We ended it: the drain deadline has passed.
@@ -38,6 +42,8 @@ impl Outcome {
             Self::NoBackend => ServiceCount::NoBackend,
             Self::ConnectFailed => ServiceCount::ConnectFailed,
             Self::Exhausted | Self::Panicked => ServiceCount::Exhausted,
+            Self::Closed => ServiceCount::Closed,
+            Self::DownReset => ServiceCount::DownReset,
             Self::ClientGone => ServiceCount::ClientGone,
             Self::Cut => ServiceCount::DrainCut,
         }
@@ -52,6 +58,8 @@ impl Outcome {
             Self::NoBackend => "no backend is eligible",
             Self::ConnectFailed => "no backend could be reached",
             Self::Exhausted => "out of resources",
+            Self::Closed => "the service is closed",
+            Self::DownReset => "the backend went down",
             Self::ClientGone => "the client was gone",
             Self::Cut => "cut by the drain deadline",
             Self::Panicked => "a bug ended it",
@@ -59,7 +67,8 @@ impl Outcome {
     }
 }
 
-/// An accepted connection. Dropping it ends its books: one that was not told its outcome was cut, or has panicked.
+/// An accepted connection. Dropping it ends its books: one that was not told its outcome was cut, lost its backend, or has
+/// panicked.
 #[derive(Debug)]
 pub(crate) struct Connection {
     pub(crate) worker: Rc<Worker>,
@@ -67,7 +76,7 @@ pub(crate) struct Connection {
     pub(crate) service: Option<Rc<Service>>,
     /// The backend that it was picked for.
     pub(crate) backend: Option<Held>,
-    number: u64,
+    number: usize,
     /// The service's cells. They stay its own while a backend handle of it is held.
     row: ServiceRow,
     client: SocketAddr,
@@ -110,7 +119,7 @@ impl Connection {
     }
 
     /// Its number, for [`crate::worker::Connections`].
-    pub(crate) fn number(&self) -> u64 {
+    pub(crate) fn number(&self) -> usize {
         self.number
     }
 
@@ -124,6 +133,29 @@ impl Connection {
         if let Some(backend) = &self.backend {
             backend.handle().row().add(count, 1);
         }
+    }
+
+    /// Hands it to the service that takes the connections of its own, if there is one: here it has ended, and there it was
+    /// accepted. Listener and worker have accepted it once.
+    pub(crate) fn hand_to_sorry(&mut self) -> bool {
+        let service = self.service.as_ref();
+        let Some(sorry) = service.and_then(|service| self.worker.sorry(service)) else {
+            return false;
+        };
+        tracing::debug!(
+            service = service.map_or("", |service| service.name()),
+            sorry = sorry.name(),
+            client = %self.client,
+            "a connection of a closed service goes to its sorry service"
+        );
+        self.backend = None;
+        self.row.add(ServiceCount::Sorry, 1);
+        self.row.lower(ServiceCount::Active);
+        self.row = sorry.row;
+        self.row.add(ServiceCount::Accepted, 1);
+        self.row.add(ServiceCount::Active, 1);
+        self.service = Some(sorry);
+        true
     }
 
     /// Closes the books.
@@ -160,6 +192,8 @@ impl Drop for Connection {
         let outcome = self.outcome.unwrap_or_else(|| {
             if std::thread::panicking() {
                 Outcome::Panicked
+            } else if self.worker.connections.is_lost(self.number) {
+                Outcome::DownReset
             } else {
                 Outcome::Cut
             }
@@ -208,7 +242,8 @@ mod tests {
 
     use evenkeel_plan::{
         BackendCell, BackendName, BackendSpec, ConnectSpec, Globals, ListenerCell, ListenerSpec,
-        Plan, Scheduler, Sealed, ServiceCell, ServiceName, ServiceRecord, ServiceSpec, SlotIdx,
+        Plan, PolicySpec, Scheduler, Sealed, ServiceCell, ServiceName, ServiceRecord, ServiceSpec,
+        SlotIdx,
     };
     use evenkeel_scoreboard::{Capacities, GlobalCount, Scoreboard};
     use tokio::task::LocalSet;
@@ -229,17 +264,20 @@ mod tests {
             pool: None,
             backends: vec![BackendSpec {
                 name: BackendName::new("b").unwrap(),
-                address,
+                address: address.into(),
                 weight: 1,
+                backup: false,
                 check: None,
             }],
             connect: ConnectSpec::default(),
+            policy: PolicySpec::default(),
         };
         let record = ServiceRecord {
             spec,
             cell: ServiceCell(0),
             listener_cells: vec![ListenerCell(0)],
             backend_cells: vec![BackendCell(0)],
+            endpoints: vec![vec![address]],
             list_generation: 1,
         };
         Plan::new(1, Globals::default(), [Arc::new(Sealed::new(record))])

@@ -108,8 +108,12 @@ impl Control {
             ToChild::Adopt { slot } => self.adopt(slot),
             ToChild::Disown { slot } => self.disown(slot).await,
             ToChild::Drain { deadline } => return Some(deadline),
-            // The link takes descriptors itself, Hello comes once, and verdicts are the monitor's.
-            ToChild::Hello(_) | ToChild::Descriptors { .. } | ToChild::Seed { .. } => {
+            // The link takes descriptors itself, Hello comes once, and verdicts and names are the monitor's.
+            ToChild::Hello(_)
+            | ToChild::Descriptors { .. }
+            | ToChild::Explain { .. }
+            | ToChild::SeedNames { .. }
+            | ToChild::Seed { .. } => {
                 tracing::warn!("a message that is not for a worker in service");
             }
         }

@@ -4,8 +4,10 @@
 //! accept.rs --> worker.rs (serve) --> pick.rs --> connect.rs --> relay.rs
 //!    |                                  |  ^          |  refused: another one
 //!    |                                  |  +----------+
+//!    |                                  |     closed: its sorry service, or a reset
 //!    |                                  `-- plan.rs (the view in force), scoreboard (verdicts, scheduler states)
-//!    `-- control.rs (what the supervisor says) --> drain.rs | orphan.rs
+//!    |-- control.rs (what the supervisor says) --> drain.rs | orphan.rs
+//!    `-- doorbell.rs (a backend went down: its connections are reset where the service says so)
 //! ```
 //!
 //! One thread: a current-thread runtime, `Rc` and `Cell`, one local task a connection. No lock, no file, nothing that
@@ -16,6 +18,7 @@ mod accept;
 mod connect;
 mod connection;
 mod control;
+mod doorbell;
 mod drain;
 mod handle;
 mod orphan;
@@ -156,6 +159,8 @@ pub async fn run(hello: Hello, mut link: Link, supervisor_uid: u32) -> Result<()
     let worker = Rc::new(Worker::new(hello.slot, board, row));
     let beating = spawn_local(beat(Rc::clone(&worker)));
     let releasing = spawn_local(release(Rc::clone(&worker), link.outbox()));
+    let bell = link.take(&Descriptor::Doorbell { slot: hello.slot });
+    let attending = bell.map(|bell| spawn_local(doorbell::attend(Rc::clone(&worker), bell)));
     tracing::info!(incarnation = hello.incarnation, "worker is here");
 
     let mut control = Control::new(link, Rc::clone(&worker));
@@ -186,6 +191,9 @@ pub async fn run(hello: Hello, mut link: Link, supervisor_uid: u32) -> Result<()
     flush(&control.link).await;
     beating.abort();
     releasing.abort();
+    if let Some(attending) = attending {
+        attending.abort();
+    }
     Ok(())
 }
 

@@ -10,13 +10,22 @@
 //! ```
 //!
 //! Before a foreign tag is believed, the generation cell is looked at: most often the plan has just been switched.
+//!
+//! The gate is read first, at every pick. Who may be picked goes by tiers; the next one is asked when nobody of the one
+//! before can be picked:
+//!
+//! ```text
+//! open     up, then starting (`unchecked` says: after the others, with them, or never), then the same of the backups
+//! panic    every enabled one, then every enabled backup
+//! closed   nobody
+//! ```
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 
 use evenkeel_balance::{Candidates, State, rr, wrr};
-use evenkeel_plan::{BackendCell, Scheduler};
-use evenkeel_scoreboard::{AdminState, HealthState};
+use evenkeel_plan::{BackendCell, Scheduler, Unchecked};
+use evenkeel_scoreboard::{AdminState, GateState, GlobalCount, HealthState, Verdict};
+use evenkeel_sys::clock;
 
 use crate::handle::BackendHandle;
 use crate::plan::Service;
@@ -24,6 +33,15 @@ use crate::worker::Worker;
 
 /// Most backends that one connection tries; the configuration allows no more.
 pub(crate) const ATTEMPTS_MAX: usize = 16;
+
+/// News of health is stale when the monitor has not been heard of for this long. One that ends is started again sooner.
+const STALE_MS: u64 = 1_000;
+
+/// Share, in thousandths, that a slow start begins with.
+const SLOW_START_SHARE: u64 = 100;
+
+/// The whole, in thousandths.
+const WHOLE_SHARE: u64 = 1_000;
 
 /// Backends that a connection has tried already. By cell, so that it holds over a change of the list.
 #[derive(Debug, Default)]
@@ -53,13 +71,41 @@ impl Tried {
 #[derive(Debug)]
 pub(crate) struct Picked {
     pub(crate) handle: Rc<BackendHandle>,
-    pub(crate) address: SocketAddr,
+    /// Which one of the service.
+    pub(crate) index: usize,
+    /// The endpoint to begin with.
+    pub(crate) turn: usize,
+    /// Since when it was down when it was picked nevertheless.
+    pub(crate) down_since: Option<u64>,
 }
 
-/// The next backend of `service` that is not in `tried`; `None` when none may be used. `service` becomes what the plan in
-/// force says of it.
-pub(crate) fn pick(worker: &Worker, service: &mut Rc<Service>, tried: &Tried) -> Option<Picked> {
-    let index = loop {
+/// Why none was picked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// The service does not serve.
+    Closed,
+    /// None may be used.
+    NoBackend,
+}
+
+/// The next backend of `service` that is not in `tried`. `service` becomes what the plan in force says of it.
+///
+/// # Errors
+/// [`Refusal`] when there is none.
+pub(crate) fn pick(
+    worker: &Worker,
+    service: &mut Rc<Service>,
+    tried: &Tried,
+) -> Result<Picked, Refusal> {
+    let (index, is_panic) = loop {
+        let is_panic = match gate(worker, service) {
+            GateState::Open => false,
+            GateState::Panic => true,
+            GateState::Closed => return Err(Refusal::Closed),
+        };
+        let step = |service: &Service, state| {
+            step(worker, service, state, tried, is_panic).ok_or(Refusal::NoBackend)
+        };
         let cell = service.scheduler;
         let seen = cell.load();
         let mut state = State::from_bits(seen);
@@ -71,22 +117,48 @@ pub(crate) fn pick(worker: &Worker, service: &mut Rc<Service>, tried: &Tried) ->
                 continue;
             }
             if is_newer(state.tag, tag) {
-                let (index, next) = step(service, service.aside.get(), tried)?;
+                let (index, next) = step(service, service.aside.get())?;
                 service.aside.set(next);
-                break index;
+                break (index, is_panic);
             }
             state = State::initial(tag);
         }
-        let (index, next) = step(service, state, tried)?;
+        let (index, next) = step(service, state)?;
         if cell.swap(seen, next.to_bits()).is_ok() {
-            break index;
+            break (index, is_panic);
         }
     };
+    if service.slow_start_ms > 0 {
+        service.picks.set(service.picks.get().wrapping_add(1));
+    }
     let backend = &service.backends[index];
-    Some(Picked {
+    // Only a panic makes one that is down eligible.
+    let down_since = is_panic
+        .then(|| backend.cells.verdict())
+        .filter(|verdict| verdict.state == HealthState::Down)
+        .map(|verdict| verdict.since_ms);
+    Ok(Picked {
         handle: Rc::clone(&backend.handle),
-        address: backend.address,
+        index,
+        turn: backend.next_turn(),
+        down_since,
     })
+}
+
+/// Whether `service` does not serve now.
+pub(crate) fn is_closed(worker: &Worker, service: &Service) -> bool {
+    gate(worker, service) == GateState::Closed
+}
+
+fn gate(worker: &Worker, service: &Service) -> GateState {
+    // The clock is read only where somebody asked for it.
+    if service.closes_when_stale {
+        let beat = worker.board.get(GlobalCount::MonitorBeat);
+        if clock::monotonic_ms().saturating_sub(beat) > STALE_MS {
+            return GateState::Closed;
+        }
+    }
+    worker.board.service(service.record().cell).gate().state
 }
 
 /// Whether generation tag `a` comes after `b`; tags wrap.
@@ -94,26 +166,120 @@ fn is_newer(a: u16, b: u16) -> bool {
     (1..1 << 15).contains(&a.wrapping_sub(b))
 }
 
-/// Those that are known to be up come first; those of which nothing is known yet are used only when nothing else can be.
-fn step(service: &Service, state: State, tried: &Tried) -> Option<(usize, State)> {
-    let step = |is_known_up| {
-        let eligible = Eligible {
-            service,
-            tried,
-            is_known_up,
-        };
-        match service.record().spec.scheduler {
-            Scheduler::Rr => rr::step(&eligible, state),
-            Scheduler::Wrr => wrr::step(&eligible, service.summary, state),
-        }
+fn step(
+    worker: &Worker,
+    service: &Service,
+    state: State,
+    tried: &Tried,
+    is_panic: bool,
+) -> Option<(usize, State)> {
+    let tiers: &[Health] = match (is_panic, service.policy().unchecked) {
+        (true, _) => &[Health::Any],
+        (false, Unchecked::IfNoneUp) => &[Health::Up, Health::Starting],
+        (false, Unchecked::Never) => &[Health::Up],
+        (false, Unchecked::Always) => &[Health::UpOrStarting],
     };
-    step(true).or_else(|| step(false))
+    let kinds: &[bool] = match service.has_backups {
+        true => &[false, true],
+        false => &[false],
+    };
+    let ramp = (service.slow_start_ms > 0).then(|| Ramp::new(service, state));
+    kinds.iter().find_map(|&is_backup| {
+        tiers.iter().find_map(|&health| {
+            let eligible = Eligible {
+                worker,
+                service,
+                tried,
+                is_backup,
+                health,
+                ramp,
+            };
+            let all = || Eligible {
+                ramp: None,
+                ..eligible
+            };
+            let picked = eligible.step(state);
+            // Growing shares alone are no reason to pick nobody.
+            picked.or_else(|| ramp.and_then(|_| all().step(state)))
+        })
+    })
 }
 
+/// Verdicts of a tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Up,
+    Starting,
+    UpOrStarting,
+    Any,
+}
+
+impl Health {
+    fn admits(self, state: HealthState) -> bool {
+        match state {
+            _ if self == Self::Any => true,
+            HealthState::Up | HealthState::Unchecked => self != Self::Starting,
+            HealthState::Starting => self != Self::Up,
+            HealthState::Down | HealthState::Drain | HealthState::Maint => false,
+        }
+    }
+}
+
+/// Decides which turns a backend gets whose share still grows. Within a step the answer for a backend is always the same.
+///
+/// The scheduler's state alone would not do: with few backends it soon comes round, and the same ones would be passed over
+/// each time. So the picks of this worker enter as well.
+#[derive(Clone, Copy, Debug)]
+struct Ramp {
+    now_ms: u64,
+    whole_ms: u64,
+    seed: u64,
+}
+
+impl Ramp {
+    fn new(service: &Service, state: State) -> Self {
+        Self {
+            now_ms: clock::monotonic_ms(),
+            whole_ms: service.slow_start_ms,
+            seed: mix(state.to_bits() ^ mix(service.picks.get())),
+        }
+    }
+
+    fn admits(&self, index: usize, verdict: Verdict) -> bool {
+        let age_ms = self.now_ms.saturating_sub(verdict.since_ms);
+        if verdict.state != HealthState::Up || age_ms >= self.whole_ms {
+            return true;
+        }
+        let grown = (WHOLE_SHARE - SLOW_START_SHARE).saturating_mul(age_ms) / self.whole_ms;
+        mix(self.seed ^ index as u64) % WHOLE_SHARE < SLOW_START_SHARE + grown
+    }
+}
+
+/// Spreads the bits. Source: the finalizer of SplitMix64.
+fn mix(bits: u64) -> u64 {
+    let bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    bits ^ bits >> 31
+}
+
+#[derive(Clone, Copy)]
 struct Eligible<'a> {
+    worker: &'a Worker,
     service: &'a Service,
     tried: &'a Tried,
-    is_known_up: bool,
+    is_backup: bool,
+    health: Health,
+    ramp: Option<Ramp>,
+}
+
+impl Eligible<'_> {
+    fn step(&self, state: State) -> Option<(usize, State)> {
+        match self.service.record().spec.scheduler {
+            Scheduler::Rr => rr::step(self, state),
+            Scheduler::Wrr => wrr::step(self, self.service.summary(self.worker.board), state),
+        }
+    }
 }
 
 impl Candidates for Eligible<'_> {
@@ -122,23 +288,23 @@ impl Candidates for Eligible<'_> {
     }
 
     fn weight(&self, index: usize) -> u32 {
-        let backend = &self.service.backends[index];
-        let admin = backend.cells.admin();
-        u32::from(admin.weight.unwrap_or(backend.weight))
+        self.service.backends[index].weight()
     }
 
     fn eligible(&self, index: usize) -> bool {
         let backend = &self.service.backends[index];
-        let is_usable = match backend.cells.verdict().state {
-            HealthState::Up | HealthState::Unchecked => self.is_known_up,
-            HealthState::Starting => !self.is_known_up,
-            HealthState::Down => false,
-        };
+        if backend.is_backup != self.is_backup || backend.endpoints.is_empty() {
+            return false;
+        }
+        let verdict = backend.cells.verdict();
         let is_enabled = match backend.cells.admin().state {
             AdminState::Enabled => true,
             AdminState::Drain | AdminState::Disabled => false,
         };
-        is_usable && is_enabled && !self.tried.contains(backend.handle.cell())
+        is_enabled
+            && self.health.admits(verdict.state)
+            && self.ramp.is_none_or(|ramp| ramp.admits(index, verdict))
+            && !self.tried.contains(backend.handle.cell())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::mem;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -121,6 +122,12 @@ impl Worker {
         )
     }
 
+    /// Who takes the connections of `service` while it does not serve; `None` when nobody does.
+    pub(crate) fn sorry(&self, service: &Service) -> Option<Rc<Service>> {
+        let name = service.policy().sorry.as_ref()?;
+        self.view().service(name.as_str()).cloned()
+    }
+
     /// Keeps a prepared generation, in the place of another that was not switched to.
     pub(crate) fn prepare(&self, prepared: Prepared) {
         self.prepared.replace(Some(prepared));
@@ -166,26 +173,63 @@ impl Worker {
 #[derive(Debug, Default)]
 pub(crate) struct Connections {
     count: Cell<u64>,
-    next: Cell<u64>,
-    tasks: RefCell<HashMap<u64, AbortHandle>>,
+    places: RefCell<Places>,
     none_left: Notify,
+}
+
+/// A connection's number is its place, which another one gets after its end.
+#[derive(Debug, Default)]
+struct Places {
+    all: Vec<Place>,
+    free: Vec<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Place {
+    task: Option<AbortHandle>,
+    /// Once it relays.
+    relaying: Option<Relaying>,
+    /// Whether it is being ended because its backend went down.
+    is_lost: bool,
+}
+
+/// What a relaying connection is to a doorbell that rings.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Relaying {
+    /// Its backend.
+    pub(crate) backend: BackendCell,
+    /// Monotonic ms since when that backend was down when it was picked nevertheless.
+    pub(crate) down_since: Option<u64>,
 }
 
 impl Connections {
     /// A number for a new connection, which counts from now on.
-    pub(crate) fn begin(&self) -> u64 {
+    pub(crate) fn begin(&self) -> usize {
         self.count.set(self.count.get() + 1);
-        self.next.replace(self.next.get() + 1)
+        let mut places = self.places.borrow_mut();
+        places.free.pop().unwrap_or_else(|| {
+            places.all.push(Place::default());
+            places.all.len() - 1
+        })
     }
 
     /// The task of a connection.
-    pub(crate) fn running(&self, number: u64, task: AbortHandle) {
-        self.tasks.borrow_mut().insert(number, task);
+    pub(crate) fn running(&self, number: usize, task: AbortHandle) {
+        self.places.borrow_mut().all[number].task = Some(task);
     }
 
-    pub(crate) fn end(&self, number: u64) {
-        let task = self.tasks.borrow_mut().remove(&number);
-        drop(task);
+    /// A connection relays from now on.
+    pub(crate) fn relaying(&self, number: usize, relaying: Relaying) {
+        self.places.borrow_mut().all[number].relaying = Some(relaying);
+    }
+
+    pub(crate) fn end(&self, number: usize) {
+        let ended = {
+            let mut places = self.places.borrow_mut();
+            places.free.push(number);
+            mem::take(&mut places.all[number])
+        };
+        drop(ended);
         self.count.set(self.count.get() - 1);
         if self.count.get() == 0 {
             self.none_left.notify_waiters();
@@ -205,7 +249,33 @@ impl Connections {
 
     /// Ends all of them: their futures are dropped at their next turn.
     pub(crate) fn cut(&self) {
-        let tasks: Vec<_> = self.tasks.borrow().values().cloned().collect();
+        self.abort(|_| true);
+    }
+
+    /// Ends the relaying ones that `is_lost` names, as lost with their backend; how many.
+    pub(crate) fn lose(&self, is_lost: impl Fn(Relaying) -> bool) -> usize {
+        self.abort(|place| {
+            let is_new = !place.is_lost && place.relaying.is_some_and(&is_lost);
+            place.is_lost |= is_new;
+            is_new
+        })
+    }
+
+    /// Whether this connection is ended by [`Self::lose`].
+    pub(crate) fn is_lost(&self, number: usize) -> bool {
+        self.places.borrow().all[number].is_lost
+    }
+
+    fn abort(&self, is_wanted: impl Fn(&mut Place) -> bool) -> usize {
+        let tasks: Vec<_> = {
+            let mut places = self.places.borrow_mut();
+            let wanted = places.all.iter_mut().filter_map(|place| {
+                let is_wanted = is_wanted(place);
+                is_wanted.then(|| place.task.clone()).flatten()
+            });
+            wanted.collect()
+        };
         tasks.iter().for_each(AbortHandle::abort);
+        tasks.len()
     }
 }

@@ -59,6 +59,8 @@ impl Daemon {
             .arg(config)
             .arg("--runtime-dir")
             .arg(runtime_dir)
+            .arg("--state-dir")
+            .arg(runtime_dir)
             .arg("--end-with-parent")
             // Of a service manager that started the demo, this daemon knows nothing.
             .env_remove(ROLE_VARIABLE)

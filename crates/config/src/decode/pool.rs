@@ -1,19 +1,18 @@
 //! Decoding of pools: backends and their check.
 
 use std::collections::HashMap;
-use std::net::IpAddr;
 
-use evenkeel_plan::{BackendName, CheckKind, NameError, PoolName};
-use toml::de::{DeTable, DeValue};
+use evenkeel_plan::{self as plan, BackendName, NameError, PoolName};
 
+use super::Around;
+use super::check::check;
 use crate::fields::{Fields, Node, article, narrow};
+use crate::place::{Place, STEM_BYTES_MAX, parse_place};
 use crate::problem::{Sink, Span, shown};
 use crate::schema::Section;
-use crate::suggest::unknown_word;
-use crate::value::{Address, DurationText, parse_address};
-use crate::written::{Backend, Check, Got, Pool};
+use crate::written::{Backend, Got, Pool, port_of_srv};
 
-pub(crate) fn named_pool(node: Node<'_>, sink: &mut Sink<'_>) -> Pool {
+pub(super) fn named_pool(node: Node<'_>, around: Around<'_>, sink: &mut Sink<'_>) -> Pool {
     let name = PoolName::new(node.label)
         .map_err(|error| bad_name(&node, "pool", error, sink))
         .ok();
@@ -22,10 +21,15 @@ pub(crate) fn named_pool(node: Node<'_>, sink: &mut Sink<'_>) -> Pool {
             name,
             label: node.label.to_owned(),
             at: node.at,
+            port: Got {
+                value: None,
+                at: None,
+                good: false,
+                key: node.key.clone(),
+            },
             key: node.key,
             backends: Vec::new(),
             complete: false,
-            port: None,
             check: None,
         };
     };
@@ -37,19 +41,24 @@ pub(crate) fn named_pool(node: Node<'_>, sink: &mut Sink<'_>) -> Pool {
             "write `backends = [\"10.0.0.2:80\", \"10.0.0.3:80\"]`",
         );
     }
-    let port = fields.port("port", sink).value;
-    pool(&fields, name, node.label, port, sink)
+    pool(&fields, name, node.label, around, sink)
 }
 
 /// The keys that named pools and services have in common.
-pub(crate) fn pool(
+pub(super) fn pool(
     fields: &Fields<'_>,
     name: Option<PoolName>,
     label: &str,
-    port: Option<u16>,
+    around: Around<'_>,
     sink: &mut Sink<'_>,
 ) -> Pool {
     let (backends, complete) = backends(fields, label, sink);
+    // A service's own `port` goes over everything and is looked at with it.
+    let port = match fields.section {
+        Section::Pool => fields.port("port", sink),
+        _ => fields.absent("port", None),
+    };
+    let check = check(fields, members(&backends), around, sink);
     let pool = Pool {
         name,
         label: label.to_owned(),
@@ -58,10 +67,20 @@ pub(crate) fn pool(
         backends,
         complete,
         port,
-        check: check(fields, sink),
+        check,
     };
     examine(&pool, sink);
     pool
+}
+
+/// How many servers `backends` are, those for emergencies left out. `None` when that is for a name server to say.
+fn members(backends: &[Backend]) -> Option<u16> {
+    let service = |backend: &Backend| matches!(backend.address, Place::Service { .. });
+    if backends.iter().any(service) {
+        return None;
+    }
+    let count = backends.iter().filter(|backend| !backend.backup.value);
+    u16::try_from(count.count()).ok()
 }
 
 fn backends(fields: &Fields<'_>, label: &str, sink: &mut Sink<'_>) -> (Vec<Backend>, bool) {
@@ -101,7 +120,7 @@ fn backend(node: &Node<'_>, sink: &mut Sink<'_>) -> Option<Backend> {
     const SHORT: &str = "\"10.0.0.2:80\"";
     let address_of = |node: &Node<'_>, sink: &mut Sink<'_>| {
         let text = node.text(sink, SHORT)?;
-        match backend_address(text) {
+        match parse_place(text) {
             Ok(address) => Some(address),
             Err((message, help)) => {
                 node.error(sink, message, help);
@@ -120,13 +139,23 @@ fn backend(node: &Node<'_>, sink: &mut Sink<'_>) -> Option<Backend> {
             );
             return None;
         }
+        let address = address_of(node, sink)?;
+        if !stem_fits(&address, node, sink) {
+            return None;
+        }
         return Some(Backend {
             name: None,
-            address: address_of(node, sink)?,
+            address,
             at: node.at,
             key: node.key.clone(),
             weight: Got {
                 value: 1,
+                at: None,
+                good: true,
+                key: node.key.clone(),
+            },
+            backup: Got {
+                value: false,
                 at: None,
                 good: true,
                 key: node.key.clone(),
@@ -154,6 +183,7 @@ fn backend(node: &Node<'_>, sink: &mut Sink<'_>) -> Option<Backend> {
     });
     let name_is_bad = fields.get("name").is_some() && name.is_none();
     let weight = fields.integer("weight", None, sink).map(narrow);
+    let backup = fields.boolean("backup", None, sink);
     let Some(address_node) = fields.get("address") else {
         sink.missing(
             node.at,
@@ -164,36 +194,28 @@ fn backend(node: &Node<'_>, sink: &mut Sink<'_>) -> Option<Backend> {
         return None;
     };
     let address = address_of(&address_node, sink)?;
+    if fields.get("name").is_none() && !stem_fits(&address, &address_node, sink) {
+        return None;
+    }
     (!name_is_bad).then_some(Backend {
         name,
         address,
         at: address_node.at,
         key: node.key.clone(),
         weight,
+        backup,
     })
 }
 
-fn backend_address(text: &str) -> Result<Address, (String, String)> {
-    let address = parse_address(text)?;
-    let ip = address.ip();
-    let shown = shown(text);
-    if address.port() == Some(0) {
-        return Err((
-            format!("{shown} has port 0, which cannot be connected to"),
-            "a port is 1 to 65535; leave it out to take the one of the pool or service".to_owned(),
-        ));
+fn stem_fits(address: &Place, node: &Node<'_>, sink: &mut Sink<'_>) -> bool {
+    let fits = address.stem().len() <= STEM_BYTES_MAX;
+    if !fits {
+        let text = address.to_string();
+        let message = format!("{} is too long to be the backend's name", shown(&text));
+        let help = "give it one: `{ name = \"b1\", address = \"…\" }`";
+        sink.missing(node.at, &node.key, message, help);
     }
-    let broadcast = match ip {
-        IpAddr::V4(ip) => ip.is_broadcast(),
-        IpAddr::V6(_) => false,
-    };
-    if ip.is_unspecified() || ip.is_multicast() || broadcast {
-        return Err((
-            format!("{shown} is not the address of a server"),
-            "write the address of one host; for this host `127.0.0.1`".to_owned(),
-        ));
-    }
-    Ok(address)
+    fits
 }
 
 /// What can be said of a pool on its own.
@@ -220,8 +242,27 @@ fn examine(pool: &Pool, sink: &mut Sink<'_>) {
         }
     }
 
+    let all_backup = pool
+        .backends
+        .iter()
+        .all(|b| b.backup.good && b.backup.value);
+    if pool.complete
+        && all_backup
+        && let Some((at, backup)) = pool
+            .backends
+            .first()
+            .and_then(|b| Some((b.backup.at?, &b.backup)))
+    {
+        let message = format!("all backends of {} are `backup`", shown(&pool.label));
+        let help = "a backup stands in for others: leave `backup` out of at least one";
+        sink.error(at, &backup.key, message, help);
+    }
+    if let (Some(at), Some(service)) = (pool.port.at, pool.srv_name()) {
+        port_of_srv(at, &pool.port.key, service, sink);
+    }
+
     let mut names: HashMap<&BackendName, Span> = HashMap::new();
-    let mut addresses: HashMap<(IpAddr, Option<u16>), Span> = HashMap::new();
+    let mut addresses: HashMap<(plan::Address, bool), Span> = HashMap::new();
     for backend in &pool.backends {
         if let Some(name) = &backend.name {
             if let Some(first) = names.get(&name.value) {
@@ -235,10 +276,7 @@ fn examine(pool: &Pool, sink: &mut Sink<'_>) {
                 names.insert(&name.value, name.at);
             }
         }
-        let place = (
-            backend.address.ip().to_canonical(),
-            backend.address.port().or(pool.port),
-        );
+        let place = backend.address.identity(pool.port.value);
         if let Some(first) = addresses.get(&place) {
             let message = format!(
                 "duplicate backend address {}",
@@ -255,82 +293,7 @@ fn examine(pool: &Pool, sink: &mut Sink<'_>) {
     }
 }
 
-pub(crate) fn check(fields: &Fields<'_>, sink: &mut Sink<'_>) -> Option<Check> {
-    let empty = DeTable::new();
-    let defaults = Fields::empty(&empty, Section::Check, "check");
-    let Some(node) = fields.get("check") else {
-        return check_table(&defaults, sink);
-    };
-    match node.value {
-        DeValue::String(text) => {
-            let words = defaults.words("kind");
-            if words.contains(&text.as_ref()) {
-                (text != "none")
-                    .then(|| check_table(&defaults, sink))
-                    .flatten()
-            } else {
-                unknown_word(&node, "check", text, words, sink);
-                None
-            }
-        }
-        DeValue::Table(_) => {
-            let fields = node.fields(Section::Check, sink)?;
-            check_table(&fields, sink)
-        }
-        other => {
-            let found = article(other);
-            let message = format!("expected a string such as `\"tcp\"` or a table, found {found}");
-            node.error(
-                sink,
-                message,
-                "`\"tcp\"`, `\"none\"`, or `{ interval = \"2s\", timeout = \"1s\" }`",
-            );
-            None
-        }
-    }
-}
-
-fn check_table(fields: &Fields<'_>, sink: &mut Sink<'_>) -> Option<Check> {
-    let kind = fields.choice("kind", sink);
-    let port = fields.port("port", sink).value;
-    let interval = fields.duration("interval", sink);
-    let mut timeout = fields.duration("timeout", sink);
-    if timeout.at.is_none() {
-        timeout.value = timeout.value.min(interval.value);
-    }
-    if let Some(at) = timeout.at
-        && timeout.good
-        && interval.good
-        && timeout.value > interval.value
-    {
-        sink.error(
-            at,
-            &timeout.key,
-            format!(
-                "the time-out {} is longer than the interval {}",
-                DurationText(timeout.value),
-                DurationText(interval.value)
-            ),
-            format!(
-                "a time-out of at most `\"{}\"`, or an interval of at least `\"{}\"`",
-                DurationText(interval.value),
-                DurationText(timeout.value)
-            ),
-        );
-    }
-    let check = Check {
-        kind: CheckKind::Tcp,
-        port,
-        interval: interval.value,
-        timeout: timeout.value,
-        rise: narrow(fields.integer("rise", None, sink).value),
-        fall: narrow(fields.integer("fall", None, sink).value),
-        jitter_percent: fields.percent("jitter", sink),
-    };
-    (kind != "none").then_some(check)
-}
-
-pub(crate) fn bad_name(node: &Node<'_>, what: &str, error: NameError, sink: &mut Sink<'_>) {
+pub(super) fn bad_name(node: &Node<'_>, what: &str, error: NameError, sink: &mut Sink<'_>) {
     let message = format!("{} cannot be the name of a {what}", shown(node.label));
     sink.error(node.at, &node.key, message, error.to_string());
 }

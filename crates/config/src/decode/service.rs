@@ -5,14 +5,17 @@ use std::net::SocketAddr;
 use evenkeel_plan::{ConnectSpec, Scheduler, ServiceName};
 use toml::de::DeTable;
 
-use super::pool::{bad_name, check, pool};
+use super::Around;
+use super::check::check;
+use super::policy::policy;
+use super::pool::{bad_name, pool};
 use crate::fields::{Fields, Node};
 use crate::problem::{Sink, shown};
 use crate::schema::Section;
 use crate::value::parse_listen;
 use crate::written::{Listener, Service, Source};
 
-pub(crate) fn service(node: Node<'_>, sink: &mut Sink<'_>) -> Service {
+pub(super) fn service(node: Node<'_>, around: Around<'_>, sink: &mut Sink<'_>) -> Service {
     let name = ServiceName::new(node.label)
         .map_err(|error| bad_name(&node, "service", error, sink))
         .ok();
@@ -23,7 +26,7 @@ pub(crate) fn service(node: Node<'_>, sink: &mut Sink<'_>) -> Service {
         None => (Fields::empty(&empty, Section::Service, &node.key), false),
     };
     let source = if readable {
-        source(&fields, &node, sink)
+        source(&fields, &node, around, sink)
     } else {
         Source::Broken
     };
@@ -51,11 +54,12 @@ pub(crate) fn service(node: Node<'_>, sink: &mut Sink<'_>) -> Service {
             _ => Scheduler::Rr,
         },
         connect,
+        policy: policy(&fields, sink),
         key: node.key,
     }
 }
 
-fn source(fields: &Fields<'_>, node: &Node<'_>, sink: &mut Sink<'_>) -> Source {
+fn source(fields: &Fields<'_>, node: &Node<'_>, around: Around<'_>, sink: &mut Sink<'_>) -> Source {
     let label = node.label;
     match (fields.get("pool"), fields.get("backends")) {
         (Some(pool_node), Some(inline)) => {
@@ -65,7 +69,7 @@ fn source(fields: &Fields<'_>, node: &Node<'_>, sink: &mut Sink<'_>) -> Source {
                 "keep one of the two",
             );
             // What is written there is still looked at.
-            pool(fields, None, label, None, sink);
+            pool(fields, None, label, around, sink);
             pool_node.text(sink, "\"openhim\"");
             Source::Broken
         }
@@ -80,7 +84,7 @@ fn source(fields: &Fields<'_>, node: &Node<'_>, sink: &mut Sink<'_>) -> Source {
                 None => Source::Broken,
             }
         }
-        (None, Some(_)) => Source::Inline(pool(fields, None, label, None, sink)),
+        (None, Some(_)) => Source::Inline(pool(fields, None, label, around, sink)),
         (None, None) => {
             sink.missing(
                 node.at,
@@ -88,7 +92,7 @@ fn source(fields: &Fields<'_>, node: &Node<'_>, sink: &mut Sink<'_>) -> Source {
                 format!("service {} has no backends", shown(label)),
                 "write `backends = [\"10.0.0.2:80\"]`, or `pool = \"NAME\"` and a `[pools.NAME]`",
             );
-            check(fields, sink);
+            check(fields, None, around, sink);
             Source::Broken
         }
     }

@@ -15,6 +15,16 @@ pub struct Outcome {
     pub observation: Observation,
     /// In words, such as `connected` or `connection refused`.
     pub answer: Cow<'static, str>,
+    /// What was asked, shortened and without secrets; empty where nothing is sent.
+    pub sent: Cow<'static, str>,
+    /// What came back, shortened and without secrets.
+    pub received: Cow<'static, str>,
+    /// The share of its configured weight that the backend wants, in percent.
+    pub weight_percent: Option<u16>,
+    /// The number of connections that the backend wants at most.
+    pub maxconn: Option<u32>,
+    /// Monotonic ms when it began.
+    pub at_ms: u64,
     /// How long it took.
     pub duration: Duration,
 }
@@ -22,52 +32,55 @@ pub struct Outcome {
 impl Outcome {
     /// The backend answered as it should.
     #[must_use]
-    pub fn passed(answer: &'static str, duration: Duration) -> Self {
-        Self {
-            observation: Observation::Passed,
-            answer: Cow::Borrowed(answer),
-            duration,
-        }
+    pub fn passed(answer: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Observation::Passed, answer)
     }
 
     /// The backend did not answer as it should.
     #[must_use]
-    pub fn failed(answer: impl Into<Cow<'static, str>>, duration: Duration) -> Self {
-        Self {
-            observation: Observation::Failed,
-            answer: answer.into(),
-            duration,
-        }
+    pub fn failed(answer: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Observation::Failed, answer)
     }
 
     /// Nothing can be said of the backend.
     #[must_use]
-    pub fn inconclusive(answer: impl Into<Cow<'static, str>>, duration: Duration) -> Self {
+    pub fn inconclusive(answer: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(Observation::Inconclusive, answer)
+    }
+
+    /// What was observed, and the answer in words.
+    #[must_use]
+    pub fn new(observation: Observation, answer: impl Into<Cow<'static, str>>) -> Self {
         Self {
-            observation: Observation::Inconclusive,
+            observation,
             answer: answer.into(),
-            duration,
+            sent: Cow::Borrowed(""),
+            received: Cow::Borrowed(""),
+            weight_percent: None,
+            maxconn: None,
+            at_ms: 0,
+            duration: Duration::ZERO,
         }
     }
 
-    /// The time limit passed. Its timer rang `late` after it should have: a probe that was not given the CPU for that long
-    /// says more about this host than about the backend.
-    pub(crate) fn timed_out(timeout: Duration, late: Duration, duration: Duration) -> Self {
+    /// The time limit passed, in the middle of `step`. Its timer rang `late` after it should have: a probe that was not given
+    /// the CPU for that long says more about this host than about the backend.
+    pub(crate) fn timed_out(timeout: Duration, late: Duration, step: &str) -> Self {
         if late > timeout / 2 {
-            let answer = format!("this process was {} ms late", late.as_millis());
-            return Self::inconclusive(answer, duration);
+            return Self::inconclusive(format!("this process was {} ms late", late.as_millis()));
         }
-        Self::failed(
-            format!("no answer within {} ms", timeout.as_millis()),
-            duration,
-        )
+        let timeout_ms = timeout.as_millis();
+        Self::failed(match step {
+            "" => format!("no answer within {timeout_ms} ms"),
+            step => format!("no answer within {timeout_ms} ms: {step}"),
+        })
     }
 
     /// A system call failed.
-    pub(crate) fn error(error: &io::Error, duration: Duration) -> Self {
+    pub(crate) fn error(error: &io::Error) -> Self {
         match Fault::of(error) {
-            Fault::Ours(what) => Self::inconclusive(what, duration),
-            Fault::Theirs(what) => Self::failed(what, duration),
+            Fault::Ours(what) => Self::inconclusive(what),
+            Fault::Theirs(what) => Self::failed(what),
         }
     }
 }
@@ -114,13 +127,13 @@ mod tests {
         // EAGAIN, ENOMEM, ENFILE, EMFILE, EADDRNOTAVAIL, ENOBUFS
         for code in [11, 12, 23, 24, 99, 105] {
             let error = io::Error::from_raw_os_error(code);
-            let outcome = Outcome::error(&error, Duration::ZERO);
+            let outcome = Outcome::error(&error);
             assert_eq!(outcome.observation, Observation::Inconclusive, "{error}");
         }
         // EPERM, EACCES, ENETUNREACH, ECONNRESET, ETIMEDOUT, ECONNREFUSED, EHOSTUNREACH
         for code in [1, 13, 101, 104, 110, 111, 113] {
             let error = io::Error::from_raw_os_error(code);
-            let outcome = Outcome::error(&error, Duration::ZERO);
+            let outcome = Outcome::error(&error);
             assert_eq!(outcome.observation, Observation::Failed, "{error}");
         }
     }
@@ -128,7 +141,7 @@ mod tests {
     #[test]
     fn a_timer_that_rings_far_too_late_says_nothing_of_the_backend() {
         let second = Duration::from_secs(1);
-        let outcome = |late| Outcome::timed_out(second, Duration::from_millis(late), second);
+        let outcome = |late| Outcome::timed_out(second, Duration::from_millis(late), "");
         assert_eq!(outcome(499).observation, Observation::Failed);
         assert_eq!(outcome(501).observation, Observation::Inconclusive);
         assert_eq!(outcome(3).answer, "no answer within 1000 ms");

@@ -8,11 +8,13 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use evenkeel_control::Channel;
-use evenkeel_control::child::{Descriptor, FromChild, Hello, OrphanRule, Report, ToChild};
+use evenkeel_control::child::{
+    Descriptor, Event, FromChild, GateReport, Hello, OrphanRule, Report, Resolved, ToChild,
+};
 use evenkeel_plan::{
-    BackendCell, BackendName, BackendSpec, CheckKind, CheckSpec, ConnectSpec, Globals,
-    ListenerCell, ListenerSpec, LogLevel, Plan, Scheduler, Sealed, ServiceCell, ServiceName,
-    ServiceRecord, ServiceSpec, SlotIdx,
+    Address, BackendCell, BackendName, BackendSpec, CheckKind, CheckSpec, ConnectSpec, Globals,
+    ListenerCell, ListenerSpec, LogLevel, Plan, PolicySpec, Scheduler, Sealed, ServiceCell,
+    ServiceName, ServiceRecord, ServiceSpec, SlotIdx,
 };
 use evenkeel_scoreboard::{Capacities, HealthState, Scoreboard};
 
@@ -29,21 +31,48 @@ pub(crate) struct Supervisor {
     monitor: JoinHandle<ExitCode>,
     /// Messages that came while another was waited for.
     pub(crate) reports: Vec<Report>,
+    pub(crate) gates: Vec<GateReport>,
+    pub(crate) events: Vec<Event>,
+    pub(crate) resolved: Vec<Resolved>,
 }
 
-pub(crate) fn check(target: SocketAddr) -> CheckSpec {
+pub(crate) fn check() -> CheckSpec {
+    check_of(CheckKind::Tcp)
+}
+
+pub(crate) fn check_of(kind: CheckKind) -> CheckSpec {
     CheckSpec {
-        kind: CheckKind::Tcp,
-        target,
         interval: Duration::from_millis(30),
+        fast_interval: Duration::from_millis(30),
         timeout: Duration::from_millis(30),
-        rise: 2,
-        fall: 3,
-        jitter_percent: 5,
+        ..CheckSpec::of(kind)
     }
 }
 
 pub(crate) fn service(name: &str, cell: u32, backends: &[Backend]) -> Arc<Sealed> {
+    service_with(name, cell, backends, PolicySpec::default())
+}
+
+pub(crate) fn service_with(
+    name: &str,
+    cell: u32,
+    backends: &[Backend],
+    policy: PolicySpec,
+) -> Arc<Sealed> {
+    let addresses = backends.iter().map(|(.., address, _)| (*address).into());
+    let endpoints = backends.iter().map(|(.., address, _)| vec![*address]);
+    let (addresses, endpoints) = (addresses.collect(), endpoints.collect());
+    placed(name, cell, backends, policy, (addresses, endpoints))
+}
+
+/// A service whose backends have these addresses and endpoints instead of their own.
+pub(crate) fn placed(
+    name: &str,
+    cell: u32,
+    backends: &[Backend],
+    policy: PolicySpec,
+    (addresses, endpoints): (Vec<Address>, Vec<Vec<SocketAddr>>),
+) -> Arc<Sealed> {
     Arc::new(Sealed::new(ServiceRecord {
         spec: ServiceSpec {
             name: ServiceName::new(name).unwrap(),
@@ -56,14 +85,17 @@ pub(crate) fn service(name: &str, cell: u32, backends: &[Backend]) -> Arc<Sealed
             pool: None,
             backends: backends
                 .iter()
-                .map(|(name, _, address, check)| BackendSpec {
+                .zip(addresses)
+                .map(|((name, .., check), address)| BackendSpec {
                     name: BackendName::new(*name).unwrap(),
-                    address: *address,
+                    address,
                     weight: 1,
-                    check: *check,
+                    backup: false,
+                    check: check.clone().map(Arc::new),
                 })
                 .collect(),
             connect: ConnectSpec::default(),
+            policy,
         },
         cell: ServiceCell(cell),
         listener_cells: vec![ListenerCell(cell)],
@@ -71,6 +103,7 @@ pub(crate) fn service(name: &str, cell: u32, backends: &[Backend]) -> Arc<Sealed
             .iter()
             .map(|(_, cell, ..)| BackendCell(*cell))
             .collect(),
+        endpoints,
         list_generation: 1,
     }))
 }
@@ -125,6 +158,9 @@ impl Supervisor {
             batch: 0,
             monitor,
             reports: Vec::new(),
+            gates: Vec::new(),
+            events: Vec::new(),
+            resolved: Vec::new(),
         };
         let hello = Hello {
             slot: SlotIdx(0),
@@ -188,7 +224,7 @@ impl Supervisor {
         self.commit(next).await;
     }
 
-    /// Waits for a message; reports that come before it are kept, anything else is a surprise.
+    /// Waits for a message; news that come before it are kept, anything else is a surprise.
     pub(crate) async fn wait(&mut self, wanted: impl Fn(&FromChild) -> bool) -> FromChild {
         loop {
             let received = tokio::time::timeout(PATIENCE, self.channel.receive()).await;
@@ -196,29 +232,48 @@ impl Supervisor {
             if wanted(&message) {
                 return message;
             }
-            match message {
-                FromChild::Verdicts { reports } => self.reports.extend(reports),
-                other => panic!("unexpected: {other:?}"),
-            }
+            self.keep(message);
+        }
+    }
+
+    fn keep(&mut self, message: FromChild) {
+        match message {
+            FromChild::Verdicts { reports } => self.reports.extend(reports),
+            FromChild::Gates { gates } => self.gates.extend(gates),
+            FromChild::Events { events } => self.events.extend(events),
+            FromChild::Resolved(resolved) => self.resolved.push(resolved),
+            other => panic!("unexpected: {other:?}"),
+        }
+    }
+
+    /// Takes news until `found` in what was kept.
+    pub(crate) async fn until(&mut self, what: &str, found: impl Fn(&Self) -> bool) {
+        while !found(self) {
+            let received = tokio::time::timeout(PATIENCE, self.channel.receive()).await;
+            let Ok(received) = received else {
+                panic!("{what}: {:?} {:?}", self.gates, self.events);
+            };
+            self.keep(received.unwrap().0);
         }
     }
 
     /// Waits for a report on `cell` that `found` likes, the ones that came before included.
     pub(crate) async fn report(&mut self, cell: u32, found: impl Fn(&Report) -> bool) -> Report {
-        let mut looked = 0;
-        loop {
-            let likes = |report: &&Report| report.backend == BackendCell(cell) && found(report);
-            if let Some(report) = self.reports[looked..].iter().find(likes) {
-                return report.clone();
-            }
-            looked = self.reports.len();
-            let message = self
-                .wait(|message| matches!(message, FromChild::Verdicts { .. }))
-                .await;
-            if let FromChild::Verdicts { reports } = message {
-                self.reports.extend(reports);
-            }
-        }
+        let likes = |report: &&Report| report.backend == BackendCell(cell) && found(report);
+        let has = |kept: &Self| kept.reports.iter().any(|report| likes(&report));
+        self.until("a report", has).await;
+        self.reports.iter().find(likes).unwrap().clone()
+    }
+
+    /// The last report on a service's gate; waits for one with this state.
+    pub(crate) async fn gate(&mut self, service: &str, state: &str) -> GateReport {
+        let last = |kept: &Self| {
+            let mut gates = kept.gates.iter().rev();
+            gates.find(|gate| gate.service == service).cloned()
+        };
+        let is_so = |kept: &Self| last(kept).is_some_and(|gate| gate.state == state);
+        self.until("a gate", is_so).await;
+        last(self).unwrap()
     }
 
     pub(crate) fn state(&self, cell: u32) -> HealthState {

@@ -3,6 +3,7 @@
 #![expect(clippy::panic, reason = "a test stops at the first surprise")]
 
 mod double;
+mod evidence;
 
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -51,8 +52,8 @@ fn a_start_knows_every_backend_before_it_is_ready_and_follows_them_afterwards() 
         let dead = nowhere();
         let mut supervisor = start().await;
         let backends = [
-            ("b1", 1, alive, Some(check(alive))),
-            ("b2", 2, dead, Some(check(dead))),
+            ("b1", 1, alive, Some(check())),
+            ("b2", 2, dead, Some(check())),
             ("b3", 3, dead, None),
         ];
         let first = plan(1, quiet(), [service("web", 0, &backends)]);
@@ -110,7 +111,7 @@ fn a_new_monitor_goes_on_from_what_is_known() {
         let dead = nowhere();
         let slow = CheckSpec {
             interval: Duration::from_millis(100),
-            ..check(dead)
+            ..check()
         };
         let (board, fd) = board();
         // One is known from its cell, one from the supervisor's words.
@@ -128,13 +129,17 @@ fn a_new_monitor_goes_on_from_what_is_known() {
             answer: "an answer of old".to_owned(),
             duration_us: 1,
             checked_unix: 2,
+            next_ms: 0,
         };
         supervisor
             .send(ToChild::Seed {
                 reports: vec![seed(1, "up"), seed(2, "up"), seed(9, "down")],
             })
             .await;
-        let backends = [("b1", 1, dead, Some(slow)), ("b2", 2, dead, Some(slow))];
+        let backends = [
+            ("b1", 1, dead, Some(slow.clone())),
+            ("b2", 2, dead, Some(slow)),
+        ];
         let first = plan(4, quiet(), [service("web", 0, &backends)]);
         let begun = Instant::now();
         supervisor.prepare(&first, Vec::new()).await;
@@ -164,11 +169,11 @@ fn a_reload_waits_for_first_verdicts_of_new_backends_only() {
         let patient = CheckSpec {
             interval: Duration::from_millis(600),
             timeout: Duration::from_millis(600),
-            ..check(silent)
+            ..check()
         };
         let mut supervisor = start().await;
-        let one = [("b1", 1, alive, Some(check(alive)))];
-        let two = [one[0], ("b2", 2, silent, Some(patient))];
+        let one = [("b1", 1, alive, Some(check()))];
+        let two = [one[0].clone(), ("b2", 2, silent, Some(patient))];
         supervisor
             .switch(plan(1, quiet(), [service("web", 0, &one)]), Vec::new())
             .await;
@@ -202,7 +207,7 @@ fn a_start_does_not_wait_for_a_silent_backend() {
         let patient = CheckSpec {
             interval: Duration::from_secs(60),
             timeout: Duration::from_secs(60),
-            ..check(silent)
+            ..check()
         };
         let mut supervisor = start().await;
         let backends = [("b1", 1, silent, Some(patient))];
@@ -221,8 +226,8 @@ fn a_server_in_two_services_is_asked_once() {
         let (server, alive) = listener();
         let mut supervisor = start().await;
         let services = [
-            service("api", 0, &[("b1", 1, alive, Some(check(alive)))]),
-            service("web", 1, &[("b1", 2, alive, Some(check(alive)))]),
+            service("api", 0, &[("b1", 1, alive, Some(check()))]),
+            service("web", 1, &[("b1", 2, alive, Some(check()))]),
         ];
         supervisor
             .switch(plan(1, quiet(), services), Vec::new())
@@ -257,7 +262,7 @@ fn metrics_are_served_while_the_plan_names_the_address() {
         let (socket, address) = listener();
         let mut supervisor = start().await;
         let dead = nowhere();
-        let backends = [("b1", 1, dead, Some(check(dead)))];
+        let backends = [("b1", 1, dead, Some(check()))];
         let mut globals = quiet();
         globals.metrics = vec!["127.0.0.1:0".parse().unwrap()];
         let first = plan(1, globals, [service("web", 0, &backends)]);
@@ -295,7 +300,7 @@ fn a_plan_that_cannot_be_read_is_refused_and_nothing_changes() {
     run(async {
         let (_server, alive) = listener();
         let mut supervisor = start().await;
-        let one = [("b1", 1, alive, Some(check(alive)))];
+        let one = [("b1", 1, alive, Some(check()))];
         let first = plan(1, quiet(), [service("web", 0, &one)]);
         supervisor.switch(first.clone(), Vec::new()).await;
         supervisor.send(ToChild::Prepare { generation: 2 }).await;
@@ -331,7 +336,7 @@ fn without_a_supervisor_it_serves_on_until_nobody_is_left() {
                 (lines("worker-0"), receiver),
             ];
             let mut supervisor = Supervisor::start(board(), orphan, descriptors).await;
-            let one = [("b1", 1, alive, Some(check(alive)))];
+            let one = [("b1", 1, alive, Some(check()))];
             supervisor
                 .switch(plan(1, quiet(), [service("web", 0, &one)]), Vec::new())
                 .await;

@@ -114,6 +114,8 @@ pub enum Event {
         /// For the answer.
         ticket: Ticket,
     },
+    /// Names stand for other addresses than the plan in force says.
+    NamesChanged,
     /// The configuration was read, sealed as this generation, and its new sockets are bound.
     Compiled {
         /// The generation.
@@ -215,7 +217,8 @@ pub enum Action {
     },
     /// Read the configuration again: answered by `Compiled` or `NothingToDo`.
     Compile {
-        /// All that wait for it.
+        /// All that wait for it; none = the file is not read, only what names stand for is brought up to date, and nobody
+        /// is answered.
         tickets: Vec<Ticket>,
     },
     /// Answer who asked.

@@ -7,6 +7,9 @@
 //!                 v             v                                        v
 //!              answer        abort everywhere, discard, answer: nothing has changed
 //! ```
+//!
+//! What names stand for goes the same way, without a ticket: the file is not read, and nobody is answered. A request goes
+//! first; a refusal is tried again after a while.
 
 use std::time::Duration;
 
@@ -19,8 +22,12 @@ const WORKERS_DEADLINE: Duration = Duration::from_secs(5);
 /// First verdicts of new backends are waited for at most this long.
 const MONITOR_DEADLINE: Duration = Duration::from_secs(3);
 
+/// Changed names that were refused are tried again after this long.
+const NAMES_RETRY: Duration = Duration::from_secs(1);
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reload {
+    /// None = only names have changed.
     pub(super) tickets: Vec<Ticket>,
     pub(super) stage: Stage,
 }
@@ -76,7 +83,7 @@ impl State {
             deadline: now + MONITOR_DEADLINE,
         });
         if self.phase.is_stopping() {
-            self.abandon_reload(actions);
+            self.abandon_reload(now, actions);
         }
     }
 
@@ -86,6 +93,7 @@ impl State {
         incarnation: u64,
         generation: u64,
         reason: &str,
+        now: Duration,
         actions: &mut Vec<Action>,
     ) {
         let current = self.current;
@@ -101,18 +109,23 @@ impl State {
             // It cannot take the plan that everybody else has: another process might.
             self.kill(who, "it refused the plan in force", actions);
         } else if self.reload_generation() == Some(generation) {
-            self.fail_reload(&format!("{who} refused: {reason}"), actions);
+            self.fail_reload(&format!("{who} refused: {reason}"), now, actions);
         }
     }
 
     /// Goes as far as it can with the reload at hand, and begins the next where one is wanted.
     pub(super) fn reconcile_reload(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let names_due = self.names_changed && now >= self.names_not_before;
         if self.reload.is_none()
-            && !self.queued.is_empty()
+            && (!self.queued.is_empty() || names_due)
             && !self.phase.is_stopping()
             && self.monitor_or_worker_has_been_ready()
         {
+            // The file may have errors, so that only a turn of their own settles what names stand for.
             let tickets = std::mem::take(&mut self.queued);
+            if tickets.is_empty() {
+                self.names_changed = false;
+            }
             actions.push(Action::Compile {
                 tickets: tickets.clone(),
             });
@@ -189,6 +202,7 @@ impl State {
                         let names: Vec<_> = silent.iter().map(Who::to_string).collect();
                         self.fail_reload(
                             &format!("{} did not answer in time", names.join(", ")),
+                            now,
                             actions,
                         );
                     }
@@ -233,7 +247,14 @@ impl State {
         actions: &mut Vec<Action>,
     ) {
         self.current = generation;
-        self.settings = settings;
+        // Names change no settings, and what could not be opened is not tried again for them.
+        if self
+            .reload
+            .as_ref()
+            .is_some_and(|reload| !reload.tickets.is_empty())
+        {
+            self.settings = settings;
+        }
         actions.push(Action::Switch { generation });
         let prepared: Vec<Who> = self
             .children()
@@ -246,7 +267,9 @@ impl State {
                 actions.push(Action::Commit { who, generation });
             }
         }
-        if let Some(reload) = self.reload.take() {
+        if let Some(reload) = self.reload.take()
+            && !reload.tickets.is_empty()
+        {
             actions.push(Action::Answer {
                 tickets: reload.tickets,
                 outcome: Outcome::Applied { generation },
@@ -269,7 +292,7 @@ impl State {
         }
     }
 
-    fn fail_reload(&mut self, reason: &str, actions: &mut Vec<Action>) {
+    fn fail_reload(&mut self, reason: &str, now: Duration, actions: &mut Vec<Action>) {
         if let Some(generation) = self.reload_generation() {
             let preparing: Vec<Who> = self
                 .children()
@@ -286,6 +309,11 @@ impl State {
             actions.push(Action::Discard { generation });
         }
         if let Some(reload) = self.reload.take() {
+            if reload.tickets.is_empty() {
+                self.names_changed = true;
+                self.names_not_before = now + NAMES_RETRY;
+                return;
+            }
             actions.push(Action::Answer {
                 tickets: reload.tickets,
                 outcome: Outcome::Failed {
@@ -296,10 +324,10 @@ impl State {
     }
 
     /// A stop has the right of way. One that is compiling is thrown away when its result comes.
-    pub(super) fn abandon_reload(&mut self, actions: &mut Vec<Action>) {
+    pub(super) fn abandon_reload(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let reason = "the daemon is stopping";
         if self.reload_generation().is_some() {
-            self.fail_reload(reason, actions);
+            self.fail_reload(reason, now, actions);
         }
         let queued = std::mem::take(&mut self.queued);
         if !queued.is_empty() {

@@ -271,6 +271,10 @@ pub struct State {
     pub(super) reload: Option<Reload>,
     /// Who asked for another reload meanwhile.
     pub(super) queued: Vec<Ticket>,
+    /// Names stand for other addresses than what is in force says.
+    pub(super) names_changed: bool,
+    /// After a refusal they are not tried again before.
+    pub(super) names_not_before: Duration,
     /// Slots that the groups choose among now.
     pub steered: Vec<SlotIdx>,
     /// Slots in which somebody waited at the last tick.
@@ -304,6 +308,8 @@ impl State {
             monitor: Child::new(),
             reload: None,
             queued: Vec::new(),
+            names_changed: false,
+            names_not_before: Duration::ZERO,
             steered: Vec::new(),
             waiting: Vec::new(),
             ticked: Duration::ZERO,
@@ -402,7 +408,7 @@ impl State {
                 incarnation,
                 generation,
                 reason,
-            } => self.refused(who, incarnation, generation, &reason, actions),
+            } => self.refused(who, incarnation, generation, &reason, now, actions),
             Event::Applied {
                 who,
                 incarnation,
@@ -414,6 +420,7 @@ impl State {
                 slot,
             } => self.disowned(by, incarnation, slot),
             Event::ReloadRequested { ticket } => self.reload_requested(ticket, actions),
+            Event::NamesChanged => self.names_changed = true,
             Event::Compiled {
                 generation,
                 settings,
@@ -427,6 +434,7 @@ impl State {
                 self.waiting = queued;
                 if !on_time {
                     self.forgive(now.saturating_sub(self.ticked));
+                    self.look_again(&samples, now);
                     self.judge_not_before = now + OWN_LATENESS_GRACE;
                 }
                 self.ticked = now;
@@ -535,7 +543,7 @@ impl State {
             self.ready = false;
             actions.push(Action::Ready { ready: false });
         }
-        self.abandon_reload(actions);
+        self.abandon_reload(now, actions);
     }
 
     /// Time in which the supervisor did not run is nobody's silence: the whole machine may have been paused.
@@ -557,6 +565,23 @@ impl State {
         }
         if let Some(reload) = &mut self.reload {
             reload.forgive(lost);
+        }
+    }
+
+    /// A late child may have recovered unseen while the supervisor did not run: what it burned before is no evidence.
+    fn look_again(&mut self, samples: &[super::event::Sample], now: Duration) {
+        let steer_after = self.settings.steer_after;
+        for sample in samples {
+            if let Some(child) = self.child_mut(sample.who)
+                && let ChildPhase::Late { late, cpu, .. } = &mut child.phase
+            {
+                *late = now;
+                // The CPU time of one that is not late is not known: the next sample is the first.
+                *cpu = match sample.beat_age >= steer_after {
+                    true => sample.cpu,
+                    false => Duration::MAX,
+                };
+            }
         }
     }
 
@@ -591,7 +616,12 @@ impl State {
                 ChildPhase::Late { since, .. } if !late_now => {
                     child.phase = ChildPhase::Live { since };
                 }
-                ChildPhase::Late { late, cpu, .. } => {
+                ChildPhase::Late { since, late, cpu } => {
+                    let (late, cpu) = match sample.cpu < cpu {
+                        true => (now, sample.cpu),
+                        false => (late, cpu),
+                    };
+                    child.phase = ChildPhase::Late { since, late, cpu };
                     let used = sample.cpu.saturating_sub(cpu);
                     let burning = used * 2 >= now.saturating_sub(late) && !used.is_zero();
                     let hung = sample.stopped || burning;

@@ -120,6 +120,7 @@ impl World {
         }
         assert_eq!(usize::from(self.open()), self.steered.len());
         assert!(!self.state.is_reloading());
+        assert_eq!(self.names_in_force, self.names_told, "names are forgotten");
         assert!(self.pending_tickets.is_empty(), "tickets without an answer");
     }
 }

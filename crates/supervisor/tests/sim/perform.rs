@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, VecDeque};
 use evenkeel_plan::SlotIdx;
 use evenkeel_supervisor::life::{Action, Event, Outcome, SlotPhase, State, Ticket, Who};
 
-use crate::world::{Happening, Message, Process, Reload, Sockets, Stall, World, ms};
+use crate::world::{Happening, Message, Ms, Process, Reload, Sockets, Stall, World, ms};
 
 impl World {
     pub(crate) fn step(&mut self, event: Event) {
@@ -150,17 +150,29 @@ impl World {
             Action::Discard { generation } => {
                 let reload = self.reload.as_mut().unwrap();
                 assert_eq!(reload.generation.take(), Some(generation));
+                if reload.tickets.is_empty() {
+                    // Nobody is answered.
+                    self.reload = None;
+                    self.names_refused = Some(self.now);
+                }
                 assert_eq!(self.state.current, self.current, "nothing has changed");
                 assert_eq!(self.state.settings, before.settings, "nothing has changed");
             }
             Action::Compile { tickets } => {
                 assert!(self.reload.is_none(), "one reload at a time");
-                assert!(!tickets.is_empty());
+                let names = tickets.is_empty();
+                if names {
+                    let since = self.names_refused.map_or(Ms::MAX, |at| self.now - at);
+                    assert!(
+                        since >= 900,
+                        "refused names are tried again after {since} ms"
+                    );
+                }
                 self.reload = Some(Reload {
                     tickets,
                     generation: None,
                 });
-                let takes = self.rng.between(5, 600);
+                let takes = if names { 0 } else { self.rng.between(5, 600) };
                 self.after(takes, Happening::Compiled);
             }
             Action::Answer { tickets, outcome } => self.answer(tickets, &outcome),
@@ -331,6 +343,10 @@ impl World {
             assert!(!serves || asked, "{who} was not asked");
         }
         self.current = generation;
+        self.names_in_force = self.names_tried;
+        if self.reload.as_ref().unwrap().tickets.is_empty() {
+            self.reload = None;
+        }
     }
 
     pub(crate) fn answer(&mut self, tickets: Vec<Ticket>, outcome: &Outcome) {

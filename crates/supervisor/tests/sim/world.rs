@@ -116,6 +116,7 @@ pub(crate) enum Happening {
     Compiled,
     Fault,
     Reload,
+    Names,
 }
 
 #[derive(Debug)]
@@ -144,6 +145,11 @@ pub(crate) struct World {
     pub(crate) failed_open: Option<u16>,
     pub(crate) reload: Option<Reload>,
     pub(crate) next_generation: u64,
+    /// Changes of names that the supervisor was told of, that the last compilation took in, and that are in force.
+    pub(crate) names_told: u64,
+    pub(crate) names_tried: u64,
+    pub(crate) names_in_force: u64,
+    pub(crate) names_refused: Option<Ms>,
     pub(crate) next_ticket: u64,
     pub(crate) closed_all: bool,
     pub(crate) last_tick: Ms,
@@ -186,6 +192,10 @@ impl World {
             failed_open: None,
             reload: None,
             next_generation: 2,
+            names_told: 0,
+            names_tried: 0,
+            names_in_force: 0,
+            names_refused: None,
             next_ticket: 0,
             closed_all: false,
             last_tick: 0,
@@ -213,6 +223,7 @@ impl World {
             (1, Happening::Clients),
             (500, Happening::Fault),
             (1_000, Happening::Reload),
+            (1_500, Happening::Names),
         ] {
             self.after(after, happening);
         }
@@ -295,6 +306,7 @@ impl World {
                 | Happening::From(..)
                 | Happening::Reap(..)
                 | Happening::Compiled
+                | Happening::Names
         );
         if to_supervisor && self.now < self.supervisor_busy_until {
             let late = match happening {
@@ -356,6 +368,14 @@ impl World {
                     }
                     let next = self.rng.pick(&[50, 400, 2_000, 6_000]);
                     self.after(next, Happening::Reload);
+                }
+            }
+            Happening::Names => {
+                if self.faults {
+                    self.names_told += 1;
+                    self.step(Event::NamesChanged);
+                    let next = self.rng.pick(&[5, 100, 1_500, 5_000]);
+                    self.after(next, Happening::Names);
                 }
             }
         }
@@ -485,7 +505,34 @@ impl World {
         u16::try_from(self.slots.len()).unwrap()
     }
 
+    /// What names stand for: no file is read.
+    pub(crate) fn names_compiled(&mut self) {
+        self.names_tried = self.names_told;
+        if self.names_tried == self.names_in_force || self.rng.percent(10) {
+            // They are back at what is in force.
+            self.names_in_force = self.names_tried;
+            self.reload = None;
+            self.step(Event::NothingToDo);
+            return;
+        }
+        let generation = self.next_generation;
+        self.next_generation += 1;
+        self.reload.as_mut().unwrap().generation = Some(generation);
+        // They may differ from those at the switch, and must not count.
+        let settings = self.settings();
+        self.step(Event::Compiled {
+            generation,
+            settings,
+        });
+    }
+
     pub(crate) fn compiled(&mut self) {
+        if self.reload.as_ref().unwrap().tickets.is_empty() {
+            self.names_compiled();
+            return;
+        }
+        // The names that are known now go into it.
+        let names = self.names_told;
         let reload = self.reload.as_mut().unwrap();
         if self.rng.percent(20) {
             // The executor answers, with the errors or with "nothing has changed".
@@ -498,6 +545,7 @@ impl World {
             let generation = self.next_generation;
             self.next_generation += 1;
             reload.generation = Some(generation);
+            self.names_tried = names;
             let settings = self.settings();
             self.step(Event::Compiled {
                 generation,

@@ -5,6 +5,7 @@
 #![expect(clippy::panic, reason = "a test stops at the first surprise")]
 
 mod leave;
+mod policy;
 mod reload;
 mod rig;
 mod traffic;

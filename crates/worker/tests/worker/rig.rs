@@ -12,14 +12,17 @@ use evenkeel_balance::State;
 use evenkeel_control::child::{Descriptor, FromChild, Hello, OrphanRule, ToChild};
 use evenkeel_control::{Channel, Link};
 use evenkeel_plan::{
-    BackendCell, BackendName, BackendSpec, ConnectSpec, Globals, ListenerCell, ListenerSpec, Plan,
-    Scheduler, Sealed, ServiceCell, ServiceName, ServiceRecord, ServiceSpec, SlotIdx,
+    Address, BackendCell, BackendName, BackendSpec, CheckKind, CheckSpec, ConnectSpec, Globals,
+    ListenerCell, ListenerSpec, Plan, PolicySpec, Scheduler, Sealed, ServiceCell, ServiceName,
+    ServiceRecord, ServiceSpec, SlotIdx,
 };
 use evenkeel_scoreboard::{
-    BackendCount, Capacities, HealthState, Scoreboard, ServiceCount, Verdict, WorkerCount,
+    BackendCount, Capacities, Gate, GateState, HealthState, Scoreboard, ServiceCount, Verdict,
+    WorkerCount,
 };
-use evenkeel_sys::{blob, listen, packet, process};
+use evenkeel_sys::{blob, doorbell, listen, packet, process};
 use evenkeel_worker::WorkerError;
+use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
@@ -70,6 +73,35 @@ pub(crate) fn nobody() -> SocketAddr {
     listener.local_addr().unwrap()
 }
 
+/// An address that does not answer, for as long as what comes with it lives.
+pub(crate) fn silent() -> (SocketAddr, impl Sized) {
+    let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+    full.bind(&any().into()).unwrap();
+    full.listen(0).unwrap();
+    let address = full.local_addr().unwrap().as_socket().unwrap();
+    // The accept queue is full now: the next handshake is not answered.
+    let first = std::net::TcpStream::connect(address).unwrap();
+    (address, (full, first))
+}
+
+/// Who greets the next `count` clients, one after the other.
+pub(crate) async fn letters(address: SocketAddr, count: usize) -> String {
+    let mut letters = String::new();
+    for _ in 0..count {
+        letters.push(greeted(address).await.1);
+    }
+    letters
+}
+
+/// A service of three backends that greet with `a`, `b` and `c`.
+pub(crate) async fn abc() -> Service {
+    Service::new("abc", 0)
+        .listener(0, any())
+        .backend(0, backend(b'a').await)
+        .backend(1, backend(b'b').await)
+        .backend(2, backend(b'c').await)
+}
+
 /// A client that has been greeted, and by whom.
 pub(crate) async fn greeted(address: SocketAddr) -> (TcpStream, char) {
     let mut client = TcpStream::connect(address).await.unwrap();
@@ -97,10 +129,20 @@ pub(crate) struct Service {
     pub(crate) cell: u32,
     pub(crate) listeners: Vec<(u32, SocketAddr)>,
     pub(crate) scheduler: Scheduler,
-    /// Cell, address, weight.
-    pub(crate) backends: Vec<(u32, SocketAddr, u16)>,
+    pub(crate) backends: Vec<Backend>,
     pub(crate) connect: ConnectSpec,
+    pub(crate) policy: PolicySpec,
     pub(crate) list_generation: u64,
+}
+
+/// A backend in a cell that the test chooses.
+#[derive(Clone)]
+pub(crate) struct Backend {
+    pub(crate) cell: u32,
+    pub(crate) endpoints: Vec<SocketAddr>,
+    pub(crate) weight: u16,
+    pub(crate) backup: bool,
+    pub(crate) check: Option<CheckKind>,
 }
 
 impl Service {
@@ -112,6 +154,7 @@ impl Service {
             scheduler: Scheduler::Rr,
             backends: Vec::new(),
             connect: ConnectSpec::default(),
+            policy: PolicySpec::default(),
             list_generation: 1,
         }
     }
@@ -121,8 +164,24 @@ impl Service {
         self
     }
 
-    pub(crate) fn backend(mut self, cell: u32, address: SocketAddr) -> Self {
-        self.backends.push((cell, address, 1));
+    pub(crate) fn backend(self, cell: u32, address: SocketAddr) -> Self {
+        self.endpoints(cell, &[address])
+    }
+
+    pub(crate) fn endpoints(mut self, cell: u32, endpoints: &[SocketAddr]) -> Self {
+        self.backends.push(Backend {
+            cell,
+            endpoints: endpoints.to_vec(),
+            weight: 1,
+            backup: false,
+            check: None,
+        });
+        self
+    }
+
+    /// The backend that was added last is a backup.
+    pub(crate) fn backup(mut self) -> Self {
+        self.backends.last_mut().unwrap().backup = true;
         self
     }
 
@@ -137,11 +196,18 @@ impl Service {
             freebind: false,
             backlog: 128,
         };
-        let backend = |&(cell, address, weight): &(u32, SocketAddr, u16)| BackendSpec {
-            name: BackendName::new(format!("b{cell}")).unwrap(),
-            address,
-            weight,
-            check: None,
+        let backend = |backend: &Backend| BackendSpec {
+            name: BackendName::new(format!("b{}", backend.cell)).unwrap(),
+            address: Address::Name {
+                host: "backend.example".to_owned(),
+                port: 1,
+            },
+            weight: backend.weight,
+            backup: backend.backup,
+            check: backend
+                .check
+                .clone()
+                .map(|kind| Arc::new(CheckSpec::of(kind))),
         };
         let spec = ServiceSpec {
             name: ServiceName::new(self.name).unwrap(),
@@ -150,12 +216,14 @@ impl Service {
             pool: None,
             backends: self.backends.iter().map(backend).collect(),
             connect: self.connect,
+            policy: self.policy.clone(),
         };
         Arc::new(Sealed::new(ServiceRecord {
             spec,
             cell: ServiceCell(self.cell),
             listener_cells: self.listeners.iter().map(|l| ListenerCell(l.0)).collect(),
-            backend_cells: self.backends.iter().map(|b| BackendCell(b.0)).collect(),
+            backend_cells: self.backends.iter().map(|b| BackendCell(b.cell)).collect(),
+            endpoints: self.backends.iter().map(|b| b.endpoints.clone()).collect(),
             list_generation: self.list_generation,
         }))
     }
@@ -180,6 +248,8 @@ pub(crate) struct Rig {
     pub(crate) worker: JoinHandle<Result<(), WorkerError>>,
     pub(crate) plan: Plan,
     pub(crate) globals: Globals,
+    /// The monitor's copy of the worker's doorbell.
+    pub(crate) bell: OwnedFd,
     /// The supervisor's copies of the sockets of slot 0.
     sockets: HashMap<u32, (OwnedFd, SocketAddr)>,
     batch: u64,
@@ -216,6 +286,7 @@ impl Rig {
             worker,
             plan: Plan::empty(),
             globals: Globals::default(),
+            bell: doorbell::new().unwrap(),
             sockets: HashMap::new(),
             batch: 0,
             early: VecDeque::new(),
@@ -230,7 +301,10 @@ impl Rig {
             supervisor: std::process::id(),
         };
         rig.say(ToChild::Hello(hello)).await;
-        rig.give(vec![(Descriptor::Scoreboard, &memory)]).await;
+        let bell = rig.bell.try_clone().unwrap();
+        let doorbell = Descriptor::Doorbell { slot: SLOT };
+        rig.give(vec![(Descriptor::Scoreboard, &memory), (doorbell, &bell)])
+            .await;
         rig
     }
 
@@ -375,8 +449,21 @@ impl Rig {
     }
 
     pub(crate) fn set_health(&self, cell: u32, state: HealthState) {
+        self.set_verdict(cell, state, 1);
+    }
+
+    pub(crate) fn set_verdict(&self, cell: u32, state: HealthState, since_ms: u64) {
         let cells = self.board.backend(BackendCell(cell));
-        cells.set_verdict(Verdict { state, since_ms: 1 });
+        cells.set_verdict(Verdict { state, since_ms });
+    }
+
+    pub(crate) fn set_gate(&self, cell: u32, state: GateState) {
+        let cells = self.board.service(ServiceCell(cell));
+        cells.set_gate(Gate { state, since_ms: 1 });
+    }
+
+    pub(crate) fn ring(&self) {
+        doorbell::ring(self.bell.as_fd()).unwrap();
     }
 
     pub(crate) fn of_service(&self, cell: u32, count: ServiceCount) -> u64 {
@@ -391,14 +478,16 @@ impl Rig {
         self.board.sum_workers(count)
     }
 
-    /// Nothing is open, and every accepted connection has ended in exactly one way.
+    /// Nothing is open, and every accepted connection has ended in exactly one way. One that went to a sorry service was
+    /// accepted by two services, and once by the worker.
     pub(crate) fn is_balanced(&self) -> bool {
         let services = 0..self.board.capacities().services;
-        let accepted: u64 = services
-            .clone()
-            .map(|cell| self.of_service(cell, ServiceCount::Accepted))
-            .sum();
-        services.into_iter().all(|cell| {
+        let sum = |count| -> u64 {
+            let of = |cell| self.of_service(cell, count);
+            services.clone().map(of).sum()
+        };
+        let accepted = sum(ServiceCount::Accepted) - sum(ServiceCount::Sorry);
+        services.clone().all(|cell| {
             let failed: u64 = ServiceCount::FAILURES
                 .iter()
                 .map(|&count| self.of_service(cell, count))

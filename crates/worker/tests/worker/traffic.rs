@@ -8,27 +8,13 @@ use evenkeel_scoreboard::{
     Admin, AdminState, BackendCount, HealthState, ServiceCount, WorkerCount,
 };
 use evenkeel_sys::stream::reset_on_close;
-use socket2::{Domain, Socket, Type};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::rig::{Rig, Service, any, backend, echoes, eventually, greeted, is_reset, nobody, run};
-
-async fn letters(address: std::net::SocketAddr, count: usize) -> String {
-    let mut letters = String::new();
-    for _ in 0..count {
-        letters.push(greeted(address).await.1);
-    }
-    letters
-}
-
-async fn abc() -> Service {
-    Service::new("abc", 0)
-        .listener(0, any())
-        .backend(0, backend(b'a').await)
-        .backend(1, backend(b'b').await)
-        .backend(2, backend(b'c').await)
-}
+use crate::rig::{
+    Rig, Service, abc, any, backend, echoes, eventually, greeted, is_reset, letters, nobody, run,
+    silent,
+};
 
 #[test]
 fn turns_are_exact_and_the_books_balance() {
@@ -57,8 +43,8 @@ fn weights_are_honoured_and_an_operators_word_comes_before_them() {
     run(async {
         let mut service = abc().await;
         service.scheduler = Scheduler::Wrr;
-        service.backends[0].2 = 2;
-        service.backends[1].2 = 0;
+        service.backends[0].weight = 2;
+        service.backends[1].weight = 0;
         let mut rig = Rig::serving(&[service]).await;
         let address = rig.listener(0);
         let seen = letters(address, 9).await;
@@ -147,12 +133,7 @@ fn a_backend_of_which_nothing_is_known_is_used_only_when_nothing_is_known_to_be_
 #[test]
 fn a_client_that_resets_while_a_backend_is_awaited_is_given_up() {
     run(async {
-        // A full accept queue: the connection attempt is not answered.
-        let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        full.bind(&any().into()).unwrap();
-        full.listen(0).unwrap();
-        let silent = full.local_addr().unwrap().as_socket().unwrap();
-        let _first = std::net::TcpStream::connect(silent).unwrap();
+        let (silent, _full) = silent();
         let service = Service::new("silent", 0)
             .listener(0, any())
             .backend(0, silent);
@@ -174,11 +155,7 @@ fn a_client_that_resets_while_a_backend_is_awaited_is_given_up() {
 #[test]
 fn a_backend_that_does_not_answer_in_time_is_passed_over() {
     run(async {
-        let full = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
-        full.bind(&any().into()).unwrap();
-        full.listen(0).unwrap();
-        let silent = full.local_addr().unwrap().as_socket().unwrap();
-        let _first = std::net::TcpStream::connect(silent).unwrap();
+        let (silent, _full) = silent();
         let mut service = Service::new("silent", 0)
             .listener(0, any())
             .backend(0, silent)

@@ -1,0 +1,51 @@
+//! What other programs call our keys and words.
+
+/// What other programs, and haste, call a key of ours.
+pub(crate) const SYNONYMS: &[(&str, &str)] = &[
+    ("algorithm", "scheduler"),
+    ("balance", "scheduler"),
+    ("bind", "listen"),
+    ("ca", "ca_file"),
+    ("cafile", "ca_file"),
+    ("fallback", "sorry"),
+    ("fastinter", "fast_interval"),
+    ("health_check", "check"),
+    ("healthcheck", "check"),
+    ("host", "address"),
+    ("inter", "interval"),
+    ("lb_policy", "scheduler"),
+    ("max_fails", "passive_failures"),
+    ("method", "scheduler"),
+    ("nameserver", "servers"),
+    ("nameservers", "servers"),
+    ("redispatch", "attempts"),
+    ("quorum", "require"),
+    ("retries", "attempts"),
+    ("server", "backends"),
+    ("servers", "backends"),
+    ("slowstart", "slow_start"),
+    ("sni", "server_name"),
+    ("sorry_server", "sorry"),
+    ("type", "kind"),
+    ("upstream", "pool"),
+    ("uri", "path"),
+    ("url", "path"),
+];
+
+/// What other programs call a word of ours.
+pub(crate) const WORD_SYNONYMS: &[(&str, &str)] = &[
+    ("round-robin", "rr"),
+    ("round_robin", "rr"),
+    ("roundrobin", "rr"),
+    ("weighted", "wrr"),
+    ("weighted-round-robin", "wrr"),
+    ("weighted_round_robin", "wrr"),
+    ("critical", "error"),
+    ("notice", "info"),
+    ("trace", "debug"),
+    ("verbose", "debug"),
+    ("text", "human"),
+    ("off", "none"),
+    ("script", "exec"),
+    ("ssl", "tls"),
+];

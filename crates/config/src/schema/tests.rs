@@ -1,0 +1,179 @@
+use evenkeel_plan::{
+    CheckKind, CheckSpec, ConnectSpec, Globals, ListenerSpec, LogFormat, LogLevel, PolicySpec,
+};
+
+use super::*;
+use crate::parse;
+
+/// A configuration in which `line` is the only thing of interest.
+fn around(section: Section, line: &str) -> String {
+    let service = "[services.s]\nlisten = \"127.0.0.1:8000\"\nbackends = [\"10.0.0.9:80\"]\n";
+    let pools =
+        "[pools.p]\nbackends = [\"10.0.0.2:80\"]\n[pools.openhim]\nbackends = [\"10.0.0.2:80\"]\n";
+    let listen = if line.starts_with("address") {
+        ""
+    } else {
+        "address = \"127.0.0.1:8001\", "
+    };
+    let backend = if line.starts_with("address") {
+        ""
+    } else {
+        "address = \"127.0.0.1:8001\", "
+    };
+    match section {
+        Section::Root if line.starts_with("version") => format!("{line}\n{service}"),
+        Section::Root if line.starts_with("services") => format!("version = 1\n{line}\n"),
+        Section::Root if line.starts_with("pools") => format!("version = 1\n{line}\n{service}"),
+        Section::Root => format!("version = 1\n{line}\n{service}{pools}"),
+        Section::Pool => {
+            let backends = if line.starts_with("backends") {
+                ""
+            } else {
+                "backends = [\"10.0.0.2:80\"]\n"
+            };
+            format!("version = 1\n{service}[pools.q]\n{backends}{line}\n")
+        }
+        Section::Service => {
+            let listen = if line.starts_with("listen") {
+                ""
+            } else {
+                "listen = \"127.0.0.1:8001\"\n"
+            };
+            let backends = match line.starts_with("pool ") || line.starts_with("backends") {
+                true => "",
+                false => "backends = [\"10.0.0.2:80\"]\n",
+            };
+            let maintenance = "[services.maintenance]\nlisten = \"127.0.0.1:8003\"\nbackends = [\"10.0.0.9:80\"]\n";
+            format!(
+                "version = 1\n{service}{maintenance}{pools}[services.t]\n{listen}{backends}{line}\n"
+            )
+        }
+        Section::Backend => format!(
+            "version = 1\n{service}[pools.q]\nbackends = [\"10.0.0.3:80\", {{ {backend}{line} }}]\n"
+        ),
+        Section::Check => {
+            let name = line.split(' ').next().unwrap_or("");
+            let kind = CHECK_WORDS.iter().find(|kind| kind.keys.contains(&name));
+            let kind = kind.map_or("", |kind| kind.word);
+            let rest = match kind {
+                "" => "",
+                "agent" => "kind = \"agent\"\nport = 1\n",
+                "couchdb" => "kind = \"couchdb\"\n",
+                "exec" => "kind = \"exec\"\n",
+                "tls" => "kind = \"tls\"\n",
+                _ => "kind = \"http\"\n",
+            };
+            format!(
+                "version = 1\nallow_exec = true\n{service}[pools.q]\nbackends = [\"10.0.0.2:80\"]\n[pools.q.check]\n{rest}{line}\n"
+            )
+        }
+        Section::Request => format!(
+            "version = 1\n{service}[pools.q]\nbackends = [\"10.0.0.2:80\"]\n[pools.q.check]\nkind = \"http\"\nrequests = [{{ {line} }}]\n"
+        ),
+        Section::Credentials => {
+            let other = match line.starts_with("user") {
+                true => "password_env = \"P\"",
+                false => "user_env = \"U\"",
+            };
+            format!(
+                "version = 1\n{service}[pools.q]\nbackends = [\"10.0.0.2:80\"]\n[pools.q.check]\nkind = \"couchdb\"\n\
+                 [pools.q.check.credentials]\n{other}\n{line}\n"
+            )
+        }
+        Section::Listen => format!(
+            "version = 1\n{service}[services.t]\nbackends = [\"10.0.0.2:80\"]\nlisten = [{{ {listen}{line} }}]\n"
+        ),
+        Section::Connect => format!("version = 1\n{service}[services.s.connect]\n{line}\n"),
+        Section::Metrics if line.starts_with("public") => {
+            format!("version = 1\n{service}[metrics]\nlisten = \"127.0.0.1:1\"\n{line}\n")
+        }
+        section => format!("version = 1\n{service}{}\n{line}\n", section.title()),
+    }
+}
+
+#[test]
+fn every_key_is_read_its_example_accepted_and_a_wrong_type_refused() {
+    for key in KEYS {
+        let text = around(key.section, &format!("{} = {}", key.name, key.example));
+        if let Err(errors) = parse("x", &text) {
+            panic!("{key:?}\n{text}\n{errors}");
+        }
+        // Nothing is a date: a key that is read refuses it, at its value.
+        let text = around(key.section, &format!("{} = 1979-05-27", key.name));
+        let errors = parse("x", &text).expect_err(key.name);
+        let line = text.lines().position(|line| line.contains("1979")).unwrap();
+        let found = errors
+            .problems()
+            .iter()
+            .any(|problem| problem.line == line + 1 && problem.message.contains("found a date"));
+        assert!(found, "{key:?}\n{text}\n{errors}");
+    }
+}
+
+#[test]
+fn every_key_is_in_the_reference_page() {
+    let page = crate::reference_markdown();
+    for section in Section::ALL {
+        assert!(page.contains(section.help()), "{section:?}");
+    }
+    for key in KEYS {
+        let row = page.lines().find(|line| {
+            line.starts_with(&format!("| `{}` |", key.name)) && line.contains(key.help)
+        });
+        let row = row.unwrap_or_else(|| panic!("{key:?}"));
+        // A bar within a cell would start a new one.
+        assert_eq!(row.matches('|').count(), 8, "{row}");
+    }
+}
+
+#[test]
+fn names_are_unique_in_their_section() {
+    for section in Section::ALL {
+        let mut names: Vec<_> = section.keys().map(|key| key.name).collect();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), section.keys().count(), "{section:?}");
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_plan() {
+    let text = "version = 1\n[services.s]\nlisten = \"127.0.0.1:8000\"\nbackends = [\"10.0.0.2:80\"]\n\
+                connect = {}\n[drain]\n[log]\n[limits]\n[watchdog]\n[resolve]\n[metrics]\n";
+    let loaded = parse("x", text).unwrap();
+    let globals = Globals::default();
+    assert_eq!(globals.log.level, LogLevel::Info);
+    assert_eq!(globals.log.format, LogFormat::Human);
+    assert_eq!(loaded.spec.globals, globals);
+    let service = &loaded.spec.services[0];
+    assert_eq!(service.connect, ConnectSpec::default());
+    let address = "127.0.0.1:8000".parse().unwrap();
+    let listener = ListenerSpec {
+        address,
+        freebind: false,
+        backlog: 4_096,
+    };
+    assert_eq!(service.listeners, [listener]);
+    assert_eq!(service.policy, PolicySpec::default());
+    let check = service.backends[0].check.as_deref();
+    assert_eq!(check, Some(&CheckSpec::of(CheckKind::Tcp)));
+    assert!(!service.backends[0].backup);
+}
+
+#[test]
+fn kinds_are_in_the_order_of_their_words_and_their_keys_are_keys() {
+    let words: Vec<_> = CHECK_WORDS.iter().map(|kind| kind.word).collect();
+    assert_eq!(words, kinds::WORDS);
+    for kind in &CHECK_WORDS {
+        assert!(!kind.help.is_empty() && !kind.help.contains('|'));
+        assert!(kind.timeout <= kind.interval, "{}", kind.word);
+        for key in kind.keys {
+            assert!(Section::Check.key(key).is_some(), "{key}");
+        }
+    }
+    for key in REQUEST_KEYS {
+        assert!(CHECK_WORDS[2].keys.contains(&key) && CHECK_WORDS[3].keys.contains(&key));
+        assert!(Section::Request.key(key).is_some());
+    }
+    assert_eq!(Section::Request.keys().count(), REQUEST_KEYS.len());
+}

@@ -1,0 +1,191 @@
+//! Evidence from the traffic: what workers counted of each backend, looked at in turns.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use evenkeel_health::passive::{EJECT_FIRST, Evidence, Passive, Rule, Sample};
+use evenkeel_plan::{Address, BackendCell, Plan};
+use evenkeel_scoreboard::{BackendCount, Scoreboard};
+
+/// Most backends in one turn of the loop; with more of them each is looked at less often.
+const BACKENDS_MAX: usize = 1_000;
+
+/// Most cells in one turn: each backend has some in every row.
+const CELLS_MAX: usize = 64 * 1_024;
+
+/// Cells of a backend that are read in each row.
+const CELLS_EACH: usize = 3;
+
+/// How long a backend without checks that was left out when the monitor began stays so: as long as the first time.
+const HELD: Duration = EJECT_FIRST;
+
+/// What a look at the traffic asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Finding {
+    pub(crate) cell: BackendCell,
+    /// `service/backend`.
+    pub(crate) identity: String,
+    /// Whether it has checks, which decide then.
+    pub(crate) is_checked: bool,
+    pub(crate) what: What,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum What {
+    /// Connects to what this name stands for fail.
+    Unreachable(Address),
+    Evidence(Evidence),
+    /// It was left out when the monitor began, and that was long enough.
+    Released,
+}
+
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    board: Scoreboard,
+    watched: Vec<Watched>,
+    /// Whose turn is next.
+    turn: usize,
+}
+
+#[derive(Debug)]
+struct Watched {
+    cell: BackendCell,
+    identity: String,
+    address: Address,
+    rule: Rule,
+    passive: Passive,
+    connect_failures: Option<u64>,
+    /// Monotonic ms until which it is left out because it was when the monitor began.
+    held_until_ms: Option<u64>,
+    last: Option<(Evidence, u64)>,
+}
+
+impl Traffic {
+    pub(crate) fn new(board: Scoreboard) -> Self {
+        Self {
+            board,
+            watched: Vec::new(),
+            turn: 0,
+        }
+    }
+
+    /// Watches the backends of `plan`. What is known of those that were watched before stays.
+    pub(crate) fn apply(&mut self, plan: &Plan, held: &[BackendCell], now_ms: u64) {
+        let held_until_ms = now_ms + u64::try_from(HELD.as_millis()).unwrap_or(u64::MAX);
+        let before = std::mem::take(&mut self.watched).into_iter();
+        let mut before: HashMap<_, _> = before
+            .map(|watched| ((watched.cell, watched.identity.clone()), watched))
+            .collect();
+        for sealed in plan.services() {
+            let record = sealed.record();
+            for backend in record.backends() {
+                let identity = record.identity(&backend.spec.name);
+                let rule = Rule {
+                    checked: backend.spec.check.is_some(),
+                    failures: record.spec.policy.passive_failures,
+                };
+                let address = backend.spec.address.clone();
+                let known = before.remove(&(backend.cell, identity.clone()));
+                self.watched.push(match known {
+                    Some(watched) => Watched {
+                        rule,
+                        address,
+                        ..watched
+                    },
+                    None => Watched {
+                        cell: backend.cell,
+                        identity,
+                        address,
+                        rule,
+                        passive: Passive::default(),
+                        connect_failures: None,
+                        held_until_ms: held.contains(&backend.cell).then_some(held_until_ms),
+                        last: None,
+                    },
+                });
+            }
+        }
+    }
+
+    /// Whether a backend without checks is left out at present.
+    pub(crate) fn is_left_out(&self, cell: BackendCell) -> bool {
+        let mut watched = self.watched.iter();
+        watched.any(|w| w.cell == cell && (w.passive.is_ejected() || w.held_until_ms.is_some()))
+    }
+
+    /// Looks at some backends: the next ones after those of the last call.
+    pub(crate) fn look(&mut self, now_ms: u64) -> Vec<Finding> {
+        let rows = self.board.rows().count().max(1);
+        let most = (CELLS_MAX / (CELLS_EACH * rows)).clamp(1, BACKENDS_MAX);
+        let count = self.watched.len();
+        let mut findings = Vec::new();
+        for _ in 0..count.min(most) {
+            if self.turn >= count {
+                self.turn = 0;
+            }
+            let watched = &mut self.watched[self.turn];
+            self.turn += 1;
+            watched.look(&self.board, now_ms, &mut findings);
+        }
+        findings
+    }
+
+    /// What is known of a backend, in words; empty = nothing.
+    pub(crate) fn words(&self, cell: BackendCell, now_ms: u64) -> String {
+        let watched = self.watched.iter().find(|watched| watched.cell == cell);
+        let Some(watched) = watched else {
+            return String::new();
+        };
+        let mut parts = Vec::new();
+        if let Some((evidence, at_ms)) = &watched.last {
+            let age = now_ms.saturating_sub(*at_ms) / 1_000;
+            parts.push(format!("{evidence}, {age} s ago"));
+        }
+        let until_ms = watched.passive.ejected_until_ms().or(watched.held_until_ms);
+        if let Some(until_ms) = until_ms {
+            let left = until_ms.saturating_sub(now_ms).div_ceil(1_000);
+            parts.push(format!("tried again in {left} s"));
+        }
+        parts.join("; ")
+    }
+}
+
+impl Watched {
+    fn look(&mut self, board: &Scoreboard, now_ms: u64, findings: &mut Vec<Finding>) {
+        let sum = |count| board.sum_backend(self.cell, count);
+        let sample = Sample {
+            connect_failures: sum(BackendCount::ConnectFailures),
+            connections: sum(BackendCount::Connections),
+            resets: sum(BackendCount::Resets),
+        };
+        let before = self.connect_failures.replace(sample.connect_failures);
+        let (passive, evidence) = self.passive.step(sample, self.rule, now_ms);
+        self.passive = passive;
+        let mut find = |what| {
+            findings.push(Finding {
+                cell: self.cell,
+                identity: self.identity.clone(),
+                is_checked: self.rule.checked,
+                what,
+            });
+        };
+        let has_failed = before.is_some_and(|before| sample.connect_failures > before);
+        if has_failed && self.address.name().is_some() {
+            find(What::Unreachable(self.address.clone()));
+        }
+        if let Some(evidence) = evidence {
+            self.last = Some((evidence, now_ms));
+            find(What::Evidence(evidence));
+        }
+        if self
+            .held_until_ms
+            .is_some_and(|until_ms| now_ms >= until_ms)
+        {
+            self.held_until_ms = None;
+            // Unless it has earned it anew meanwhile.
+            if !passive.is_ejected() {
+                find(What::Released);
+            }
+        }
+    }
+}
