@@ -76,7 +76,7 @@ pub(crate) const KEYS: &[Key] = &[
         "How the backends are probed; see `[pools.NAME.check]`."),
 
     key(Section::Backend, "address", other("address", "IPv4, IPv6 or host name, port may be left to pool or service; or `srv:` and an SRV name, without port", "required"), "\"10.0.0.2:80\"",
-        "Where the backend is. Names are resolved by the daemon and followed: `\"couchdb-1.local:5984\"`, `\"srv:_couchdb._tcp.example.org\"`."),
+        "Where the backend is. Names are resolved by the daemon and followed: `\"couchdb-1.local:5984\"`, `\"srv:_couchdb._tcp.example.org\"`. A name with several addresses is one backend; each worker tries its addresses in turn, so that only the shares of backends are exact."),
     key(Section::Backend, "name", other("name", "letters, digits, `-`, `_`, `.`; at most 63", "its address"), "\"openhim-1\"",
         "Name in commands, metrics and logs. Names outlive a change of address."),
     key(Section::Backend, "weight", integer(0, 1, 65_535, "shares"), "2",
@@ -192,7 +192,7 @@ pub(crate) const KEYS: &[Key] = &[
     key(Section::Service, "on_down", Kind::Choice { words: &["keep", "reset"] }, "\"keep\"",
         "What happens to the connections of a backend that goes down: they go on, or are reset on both sides."),
     key(Section::Service, "slow_start", duration(s(0), s(0), s(3_600)), "\"30s\"",
-        "For this long after it comes up, the share of a backend grows from a tenth to the whole; 0 = off."),
+        "For this long after it comes up, the share of a backend grows from a tenth to the whole; 0 = off. After a start all of them grow together, which leaves their shares equal."),
     key(Section::Service, "passive_failures", integer(0, 3, 1_000, "connects"), "3",
         "Failed connects in a row to a backend, over all workers, that are taken as evidence against it; 0 = none are."),
     key(Section::Service, "connect", other("section", "", ""), "{ timeout = \"5s\", attempts = 3 }",
