@@ -150,28 +150,8 @@ pub(crate) fn whole_seconds(seconds: u64) -> String {
 
 /// A time in Unix milliseconds as `2026-11-20 12:00:00.123Z`.
 pub(crate) fn utc(unix_ms: u64) -> String {
-    let (seconds, millis) = (unix_ms / 1_000, unix_ms % 1_000);
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    // Days since 0000-03-01, so that a leap day is the last of its year: http://howardhinnant.github.io/date_algorithms.html
-    let days = days + 719_468;
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted + 2) / 5 + 1;
-    let month = if shifted < 10 {
-        shifted + 3
-    } else {
-        shifted - 9
-    };
-    let year = era * 400 + year_of_era + u64::from(month <= 2);
-    format!(
-        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}.{millis:03}Z",
-        second / 3_600,
-        second / 60 % 60,
-        second % 60
-    )
+    let time = std::time::UNIX_EPOCH + Duration::from_millis(unix_ms);
+    evenkeel_log::Utc(time).to_string().replace('T', " ")
 }
 
 /// On one line, without control characters, and not longer than `chars_max`: texts of other processes and of servers must

@@ -20,4 +20,5 @@ mod writer;
 pub use channel::{channel, drain_to_stderr};
 pub use subscriber::{init, init_stderr, set_spec};
 pub use text::LINE_BYTES_MAX;
+pub use time::Utc;
 pub use writer::{Receiver, Writer, stderr};

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Shows a time as `2026-11-20T09:46:42.123Z`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Utc(pub(crate) SystemTime);
+pub struct Utc(pub SystemTime);
 
 impl fmt::Display for Utc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -114,8 +114,10 @@ fn service(page: &Page, board: &Scoreboard, record: &ServiceRecord, now_ms: u64)
         page.set(metric, &[name], board.sum_service(record.cell, count));
     }
     for &count in ServiceCount::FAILURES {
-        let value = board.sum_service(record.cell, count);
-        page.set(table::SERVICE_FAILURES, &[name, failure(count)], value);
+        if let Some(reason) = count.failure() {
+            let value = board.sum_service(record.cell, count);
+            page.set(table::SERVICE_FAILURES, &[name, reason], value);
+        }
     }
     page.set(table::SERVICE_ELIGIBLE, &[name], eligible(board, record));
     let cells = board.service(record.cell);
@@ -127,28 +129,6 @@ fn service(page: &Page, board: &Scoreboard, record: &ServiceRecord, now_ms: u64)
     page.set(table::SERVICE_GATE_CHANGES, &[name], cells.gate_changes());
     let age = age_ms(gate.since_ms, now_ms);
     page.set_seconds(table::SERVICE_GATE_LAST_CHANGE, &[name], age);
-}
-
-/// The word for a failure, the same in `status`.
-fn failure(count: ServiceCount) -> &'static str {
-    match count {
-        ServiceCount::NoBackend => "no_backend",
-        ServiceCount::ConnectFailed => "connect",
-        ServiceCount::Exhausted => "exhausted",
-        ServiceCount::ClientGone => "client_gone",
-        ServiceCount::WorkerDied => "worker_died",
-        ServiceCount::DrainCut => "drain_cut",
-        ServiceCount::Closed => "closed",
-        ServiceCount::Sorry => "sorry",
-        ServiceCount::DownReset => "down_reset",
-        ServiceCount::Active
-        | ServiceCount::Accepted
-        | ServiceCount::Relayed
-        | ServiceCount::Retries
-        | ServiceCount::BytesReceived
-        | ServiceCount::BytesSent
-        | ServiceCount::ClientResets => unreachable!("{count:?} is no failure"),
-    }
 }
 
 /// Backends in use: those known to be good, or, while there is none, those of which nothing is known yet; backups only while

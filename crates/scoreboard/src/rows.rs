@@ -91,6 +91,29 @@ counts! {
 }
 
 impl ServiceCount {
+    /// The word for a failure in `status` and in metric labels; `None` for what is no failure.
+    #[must_use]
+    pub fn failure(self) -> Option<&'static str> {
+        match self {
+            Self::NoBackend => Some("no_backend"),
+            Self::ConnectFailed => Some("connect"),
+            Self::Exhausted => Some("exhausted"),
+            Self::ClientGone => Some("client_gone"),
+            Self::WorkerDied => Some("worker_died"),
+            Self::DrainCut => Some("drain_cut"),
+            Self::Closed => Some("closed"),
+            Self::Sorry => Some("sorry"),
+            Self::DownReset => Some("down_reset"),
+            Self::Active
+            | Self::Accepted
+            | Self::Relayed
+            | Self::Retries
+            | Self::BytesReceived
+            | Self::BytesSent
+            | Self::ClientResets => None,
+        }
+    }
+
     /// Every way for a connection to end other than [`Self::Relayed`].
     pub const FAILURES: &[Self] = &[
         Self::NoBackend,

@@ -109,7 +109,7 @@ impl Supervisor {
         let sum = |count| self.board.sum_service(record.cell, count);
         let failed = ServiceCount::FAILURES
             .iter()
-            .map(|&count| (failure_name(count).to_owned(), sum(count)));
+            .filter_map(|&count| Some((count.failure()?.to_owned(), sum(count))));
         let backends: Vec<BackendStatus> = record
             .backends()
             .map(|backend| self.backend_status(record, &backend))
@@ -208,20 +208,5 @@ fn require_words(require: Require) -> String {
         Require::All => "all".to_owned(),
         Require::Count(count) => count.to_string(),
         Require::Share(percent) => format!("{percent}%"),
-    }
-}
-
-fn failure_name(count: ServiceCount) -> &'static str {
-    match count {
-        ServiceCount::NoBackend => "no_backend",
-        ServiceCount::ConnectFailed => "connect",
-        ServiceCount::Exhausted => "exhausted",
-        ServiceCount::ClientGone => "client_gone",
-        ServiceCount::WorkerDied => "worker_died",
-        ServiceCount::DrainCut => "drain_cut",
-        ServiceCount::Closed => "closed",
-        ServiceCount::Sorry => "sorry",
-        ServiceCount::DownReset => "down_reset",
-        _ => "other",
     }
 }
