@@ -1,8 +1,9 @@
 //! Schedulers as pure steps: `(candidates, state) -> (index, state)`.
 //!
-//! The worker picks with [`rr::step`] and [`wrr::step`]; the supervisor calls [`rr::carry`] and
-//! [`wrr::carry`] when a plan changes a service's list. Nothing here holds state, reads a clock or
-//! allocates in a pick.
+//! The worker picks with the `step` of [`rr`], [`wrr`], [`lc`] or [`wlc`]; the supervisor calls
+//! their `carry` when a plan changes a service's list. [`maglev`] needs no state: it answers from a
+//! table that is the same everywhere. [`gcra`] is the step of a rate limit, over a word of its own.
+//! Nothing here holds state, reads a clock or allocates in a pick.
 //!
 //! A service's [`State`] is one word that all workers share. A pick loads it, steps, and swaps the
 //! result in if nobody was faster; otherwise it steps again from what it found:
@@ -41,9 +42,14 @@
 
 #![forbid(unsafe_code)]
 
+pub mod gcra;
+pub mod lc;
+pub mod maglev;
 pub mod rr;
+pub mod source;
 mod state;
 mod weights;
+pub mod wlc;
 pub mod wrr;
 
 pub use state::State;
@@ -74,4 +80,13 @@ pub trait Candidates {
     /// Asked only of candidates whose weight suffices, since it may be the dearer question.
     /// `index` is below [`len`](Self::len).
     fn eligible(&self, index: usize) -> bool;
+}
+
+/// What a scheduler sees that goes by connections.
+pub trait Loads: Candidates {
+    /// Connections that were picked for candidate `index` and have not ended, of all workers.
+    ///
+    /// Asked only of candidates with a weight above 0, once a step. `index` is below
+    /// [`len`](Candidates::len).
+    fn active(&self, index: usize) -> u64;
 }

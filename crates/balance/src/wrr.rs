@@ -33,8 +33,7 @@ pub fn step<C: Candidates + ?Sized>(
     state: State,
 ) -> Option<(usize, State)> {
     let len = candidates.len();
-    let top = summary.top().max(LOWEST_THRESHOLD);
-    let current = adapt(state.threshold, summary).max(LOWEST_THRESHOLD);
+    let Passes { current, next } = Passes::of(summary, state);
 
     // The rest of the present pass.
     for index in state.resume(len)..len {
@@ -47,11 +46,6 @@ pub fn step<C: Candidates + ?Sized>(
     // reaches that, the first one to pick anybody has the highest threshold that the heaviest
     // eligible candidate reaches, and picks the first of that weight: lighter ones are lighter by
     // a whole divisor at least, so they do not reach it.
-    let next = if current > summary.step {
-        current - summary.step
-    } else {
-        top
-    };
     let mut heaviest: Option<(usize, u32)> = None;
     for index in 0..len {
         let weight = candidates.weight(index);
@@ -83,6 +77,26 @@ pub fn carry(state: State, new: WeightSummary, tag: u16) -> State {
         tag,
         threshold: adapt(state.threshold, new),
         position: 0,
+    }
+}
+
+/// The thresholds of the present pass and of the one that follows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Passes {
+    pub(crate) current: u32,
+    pub(crate) next: u32,
+}
+
+impl Passes {
+    #[inline]
+    pub(crate) fn of(summary: WeightSummary, state: State) -> Self {
+        let current = adapt(state.threshold, summary).max(LOWEST_THRESHOLD);
+        let next = if current > summary.step {
+            current - summary.step
+        } else {
+            summary.top().max(LOWEST_THRESHOLD)
+        };
+        Self { current, next }
     }
 }
 
