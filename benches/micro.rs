@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use evenkeel_balance::{Candidates, State, WeightSummary, rr, wrr};
+use evenkeel_balance::gcra::Limit;
+use evenkeel_balance::maglev::{Size, Table};
+use evenkeel_balance::{Candidates, Loads, State, WeightSummary, lc, rr, source, wlc, wrr};
 use evenkeel_plan::{ServiceCell, SlotIdx};
 use evenkeel_scoreboard::{Capacities, GlobalCount, Scoreboard, ServiceCount};
 
@@ -28,12 +30,20 @@ impl Candidates for All {
     }
 }
 
+/// As many connections as a little arithmetic says; none is idle.
+impl Loads for All {
+    fn active(&self, index: usize) -> u64 {
+        1 + (index as u64 * 7) % 5
+    }
+}
+
 fn board() -> Scoreboard {
     let capacities = Capacities {
         slots: 64,
         services: 16,
         listeners: 16,
         backends: 64,
+        sources: 16,
     };
     let Ok((board, _)) = Scoreboard::create(capacities) else {
         unreachable!("there is memory for a small scoreboard")
@@ -61,7 +71,25 @@ fn schedulers(c: &mut Criterion) {
                 }
             });
         });
+        let mut state = State::initial(0);
+        c.bench_function(&format!("lc_step_{name}"), |b| {
+            b.iter(|| {
+                if let Some((index, next)) = lc::step(&candidates, state) {
+                    state = next;
+                    black_box(index);
+                }
+            });
+        });
         let summary = WeightSummary::of(candidates.weights.iter().copied());
+        let mut state = State::initial(0);
+        c.bench_function(&format!("wlc_step_{name}"), |b| {
+            b.iter(|| {
+                if let Some((index, next)) = wlc::step(&candidates, summary, state) {
+                    state = next;
+                    black_box(index);
+                }
+            });
+        });
         let mut state = State::initial(0);
         c.bench_function(&format!("wrr_step_{name}"), |b| {
             b.iter(|| {
@@ -72,6 +100,40 @@ fn schedulers(c: &mut Criterion) {
             });
         });
     }
+}
+
+fn stateless(c: &mut Criterion) {
+    for (name, count) in [("4", 4_u64), ("1000", 1_000)] {
+        let entries: Vec<(u64, u32)> = (0..count)
+            .map(|number| (source::of_bytes(&number.to_le_bytes()), 1))
+            .collect();
+        let size = Size::of(entries.len());
+        let table = Table::build(&entries, size);
+        let mut address = 0_u32;
+        let mut next = move || {
+            address = address.wrapping_add(0x9e37_79b9);
+            source::of_address(std::net::Ipv4Addr::from(address).into())
+        };
+        c.bench_function(&format!("maglev_pick_{name}"), |b| {
+            b.iter(|| black_box(table.candidates(next()).next()));
+        });
+        c.bench_function(&format!("maglev_pick_{name}_half_down"), |b| {
+            b.iter(|| black_box(table.candidates(next()).find(|index| index % 2 == 0)));
+        });
+        c.bench_function(&format!("maglev_build_{name}"), |b| {
+            b.iter(|| black_box(Table::build(&entries, size)));
+        });
+    }
+    let limit = Limit::per_second(1_000_000, 100);
+    let (mut word, mut now) = (0, 0);
+    c.bench_function("gcra_step", |b| {
+        b.iter(|| {
+            now += 700;
+            if let Ok(next) = black_box(limit.step(word, now)) {
+                word = next;
+            }
+        });
+    });
 }
 
 /// A pick as a worker does it: load, step, swap.
@@ -121,5 +183,5 @@ fn cells(c: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, schedulers, cells);
+criterion_group!(benches, schedulers, stateless, cells);
 criterion_main!(benches);

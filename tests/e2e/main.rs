@@ -22,6 +22,15 @@ mod k_openhim;
 mod l_faults;
 mod m_names;
 mod n_admin;
+mod o_limits;
+mod p_schedulers;
+mod q_timeouts;
+mod r_proxy_protocol;
+mod s_mllp;
+mod t_access_log;
+mod u_client_address;
+mod v_network_faults;
+mod w_parking;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -41,6 +50,13 @@ const SOON: Duration = Duration::from_secs(10);
 /// Starts a daemon and waits until every backend that is checked is up.
 fn start(config: &Config) -> Daemon {
     let daemon = Daemon::builder(PROGRAM, config).start();
+    daemon.wait_backends_up();
+    daemon
+}
+
+/// The same for a configuration as text.
+fn start_file(text: &str) -> Daemon {
+    let daemon = Daemon::builder(PROGRAM, &text).start();
     daemon.wait_backends_up();
     daemon
 }

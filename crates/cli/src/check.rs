@@ -23,6 +23,7 @@ struct Verdict<'a> {
     backends: usize,
     problems: &'a [Problem],
     warnings: &'a [Problem],
+    notes: &'a [Problem],
 }
 
 /// Validates the file.
@@ -44,6 +45,7 @@ pub(crate) fn execute(check: &Check) -> Result<ExitCode, Failure> {
                 backends: 0,
                 problems: errors.problems(),
                 warnings: &[],
+                notes: &[],
             },
         };
         output::print(&json(&verdict)?)?;
@@ -78,12 +80,18 @@ fn summary(file: &Path, loaded: &Loaded, paint: Paint) -> String {
         text::count(listeners as u64, "listener"),
         text::count(backends as u64, "backend"),
     );
-    match loaded.warnings.len() {
-        0 => lines.push_str(")\n"),
-        number => lines.push_str(&format!(", {})\n", text::count(number as u64, "warning"))),
+    for (problems, what) in [(&loaded.warnings, "warning"), (&loaded.notes, "note")] {
+        if !problems.is_empty() {
+            let count = text::count(problems.len() as u64, what);
+            lines.push_str(&format!(", {count}"));
+        }
     }
+    lines.push_str(")\n");
     for warning in &loaded.warnings {
         lines.push_str(&format!("{} {warning}\n", paint.yellow("warning:")));
+    }
+    for note in &loaded.notes {
+        lines.push_str(&format!("note: {note}\n"));
     }
     lines
 }
@@ -107,6 +115,28 @@ impl<'a> Verdict<'a> {
             backends,
             problems: &[],
             warnings: &loaded.warnings,
+            notes: &loaded.notes,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_are_told_after_warnings_and_counted_by_themselves() {
+        let text = "version = 1\n[services.s]\nlisten = \"127.0.0.1:1\"\nbackends = [\"10.0.0.2:80\"]\nsource = \"client\"\nqueue = {}";
+        let loaded = evenkeel_config::parse("x.toml", text).unwrap();
+        let said = summary(Path::new("x.toml"), &loaded, Paint::OFF);
+        let lines: Vec<_> = said.lines().collect();
+        assert_eq!(lines.len(), 3, "{said}");
+        assert!(lines[0].ends_with(", 1 warning, 1 note)"), "{said}");
+        assert!(lines[1].starts_with("warning: x.toml:6:9: "), "{said}");
+        assert!(lines[2].starts_with("note: x.toml:5:10: "), "{said}");
+        assert!(lines[2].contains("transparent-routes up 10.0.0.2:80"));
+        let json = json(&Verdict::of_valid(Path::new("x.toml"), &loaded)).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!(json["notes"][0]["key"], "services.s.source");
     }
 }

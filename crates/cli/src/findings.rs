@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use evenkeel_control::operator::{BackendStatus, ServiceStatus, Status, WorkerStatus};
+use evenkeel_control::operator::{BackendStatus, NO_WAY_BACK, ServiceStatus, Status, WorkerStatus};
 
-use crate::status_screen::WORDS_CHARS_MAX;
+use crate::status_screen::{WORDS_CHARS_MAX, is_full};
 use crate::text::{self, one_line};
 
 /// Verdicts older than this are worth a word: the monitor turns many times a second.
@@ -80,7 +80,7 @@ pub(crate) fn findings(status: &Status, now_unix: u64) -> Vec<Finding> {
             format!(
                 "the last reload was refused {} ago: {}",
                 text::since(reload.at_unix, now_unix),
-                one_line(&reload.message, 2 * WORDS_CHARS_MAX)
+                one_line(&reload.message, 6 * WORDS_CHARS_MAX)
             ),
         );
     }
@@ -102,6 +102,7 @@ pub(crate) fn findings(status: &Status, now_unix: u64) -> Vec<Finding> {
 
 fn service_findings(service: &ServiceStatus, now_unix: u64, tell: &mut impl FnMut(bool, String)) {
     gate_finding(service, now_unix, tell);
+    limit_findings(service, tell);
     for backend in &service.backends {
         let subject = format!("service {}: backend {}", service.name, backend.name);
         if let Some(words) = admin_finding(backend, now_unix) {
@@ -113,6 +114,16 @@ fn service_findings(service: &ServiceStatus, now_unix: u64, tell: &mut impl FnMu
                 false,
                 format!("{subject}: nobody knows yet what {name} stands for"),
             );
+        }
+        if backend.reason.contains(NO_WAY_BACK) {
+            tell(
+                true,
+                format!(
+                    "{subject}: {}",
+                    one_line(&backend.reason, 4 * WORDS_CHARS_MAX)
+                ),
+            );
+            continue;
         }
         let state = match backend.state.as_str() {
             "down" => "is down",
@@ -162,6 +173,66 @@ fn gate_finding(service: &ServiceStatus, now_unix: u64, tell: &mut impl FnMut(bo
             format!("service {name}: no eligible backend, its clients are turned away"),
         );
     }
+}
+
+/// What is full, and what this host lacked itself: backends and verdicts may all be fine then.
+fn limit_findings(service: &ServiceStatus, tell: &mut impl FnMut(bool, String)) {
+    let name = &service.name;
+    for limit in &service.limits {
+        if limit.active >= u64::from(limit.max_connections) {
+            tell(
+                true,
+                format!(
+                    "service {name}: {} has as many connections as it may ({}): further clients are turned away",
+                    limit.address,
+                    text::grouped(limit.max_connections.into())
+                ),
+            );
+        }
+    }
+    if service.queued > 0 {
+        let clients = text::count(service.queued, "client");
+        let wait = if service.queued == 1 { "waits" } else { "wait" };
+        tell(
+            true,
+            format!("service {name}: {clients} {wait}: every eligible backend is full"),
+        );
+    } else if all_full(service) {
+        tell(
+            false,
+            format!(
+                "service {name}: every eligible backend is full: further clients wait or are turned away"
+            ),
+        );
+    }
+    if let Some(number) = service
+        .failed
+        .get("exhausted")
+        .filter(|number| **number > 0)
+    {
+        tell(
+            false,
+            format!(
+                "service {name}: this host had no port, descriptor or memory for a connection, or not the address in `source`, {} so far",
+                text::times(*number)
+            ),
+        );
+    }
+}
+
+/// Whether there are backends that could be used, and none of them has room.
+fn all_full(service: &ServiceStatus) -> bool {
+    let usable = service.backends.iter().filter(|backend| {
+        let admin = backend.admin.as_ref();
+        matches!(backend.state.as_str(), "up" | "unchecked")
+            && admin.is_none_or(|admin| admin.state == "enabled")
+            && admin
+                .and_then(|admin| admin.weight)
+                .unwrap_or(backend.weight)
+                > 0
+    });
+    let room: Vec<bool> = usable.map(|backend| !is_full(backend)).collect();
+    !room.is_empty() && !room.contains(&true)
 }
 
 /// What an operator took away.

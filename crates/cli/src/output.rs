@@ -11,8 +11,7 @@ pub(crate) struct Paint {
 }
 
 impl Paint {
-    /// For tests.
-    #[cfg(test)]
+    /// Plain text.
     pub(crate) const OFF: Self = Self { on: false };
 
     pub(crate) fn is_on(self) -> bool {
@@ -51,6 +50,17 @@ impl Paint {
 /// Whether standard output takes colours.
 pub(crate) fn paint_stdout() -> Paint {
     paint(io::stdout().is_terminal())
+}
+
+/// Columns of the terminal that standard output is; `None` where it is none.
+pub(crate) fn columns_stdout() -> Option<usize> {
+    if !io::stdout().is_terminal() {
+        return None;
+    }
+    match crossterm::terminal::size() {
+        Ok((columns, _)) if columns > 0 => Some(columns.into()),
+        _ => None,
+    }
 }
 
 /// Whether standard error takes colours.

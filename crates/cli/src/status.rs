@@ -38,7 +38,12 @@ pub(crate) fn execute(arguments: Status) -> Result<ExitCode, Failure> {
         let service = wait.flatten();
         output::print(&serving_lines(&status, service.as_deref()))?;
     } else {
-        let screen = status_screen::render(&status, now_unix(), output::paint_stdout());
+        let screen = status_screen::render(
+            &status,
+            now_unix(),
+            output::paint_stdout(),
+            output::columns_stdout(),
+        );
         output::print(&screen)?;
     }
     Ok(Exit::Ok.into())

@@ -12,8 +12,17 @@ use crate::text::{self, Cell, Tone, one_line};
 /// Longest reason, answer or message that is shown.
 pub(crate) const WORDS_CHARS_MAX: usize = 60;
 
-/// The whole page.
-pub(crate) fn render(status: &Status, now_unix: u64, paint: Paint) -> String {
+/// Columns of the backends' table that a terminal of too few columns goes without, the first one first. `why` has all of them, and
+/// the first lines of the page have those of backends that are down.
+const DISPENSABLE: [&str; 3] = ["LAST ANSWER", "REASON", "SINCE"];
+
+/// The whole page, for so many columns; without a number of columns tables are as wide as they come.
+pub(crate) fn render(
+    status: &Status,
+    now_unix: u64,
+    paint: Paint,
+    columns: Option<usize>,
+) -> String {
     let mut page = String::new();
     page.push_str(&head(status, now_unix, paint));
     page.push('\n');
@@ -23,10 +32,13 @@ pub(crate) fn render(status: &Status, now_unix: u64, paint: Paint) -> String {
     for service in &status.services {
         page.push('\n');
         page.push_str(&service_head(service, now_unix, paint));
-        page.push_str(&text::table(
+        let rows = backend_rows(&service.backends, now_unix);
+        page.push_str(&text::table_within(
             "  ",
-            &backend_rows(&service.backends, now_unix),
+            rows,
             paint,
+            columns,
+            &DISPENSABLE,
         ));
     }
     page
@@ -170,7 +182,20 @@ fn worker_rows(workers: &[WorkerStatus]) -> Vec<Vec<Cell>> {
 }
 
 fn service_head(service: &ServiceStatus, now_unix: u64, paint: Paint) -> String {
-    let listeners: Vec<String> = service.listeners.iter().map(ToString::to_string).collect();
+    let listeners: Vec<String> = service
+        .listeners
+        .iter()
+        .map(|address| {
+            let mut limits = service.limits.iter();
+            match limits.find(|limit| limit.address == *address) {
+                Some(limit) => {
+                    let most = Some(limit.max_connections);
+                    format!("{address} ({})", active_of(limit.active, most))
+                }
+                None => address.to_string(),
+            }
+        })
+        .collect();
     let pool = match &service.pool {
         Some(pool) => format!("  pool {pool}"),
         None => String::new(),
@@ -203,6 +228,12 @@ fn service_head(service: &ServiceStatus, now_unix: u64, paint: Paint) -> String 
         lines.push_str(&format!(
             "  {} tried on another backend",
             text::grouped(service.retries)
+        ));
+    }
+    if service.queued > 0 {
+        lines.push_str(&format!(
+            "  {} waiting for a backend",
+            text::grouped(service.queued)
         ));
     }
     lines.push('\n');
@@ -248,7 +279,19 @@ pub(crate) fn address(backend: &BackendStatus) -> String {
     }
 }
 
-/// State, and what else decides whether it is used: `up, backup, drained`.
+/// Connections now, and how many there may be where there is a limit: `90 of 100`.
+fn active_of(active: u64, most: Option<u32>) -> String {
+    match most {
+        Some(most) => format!(
+            "{} of {}",
+            text::grouped(active),
+            text::grouped(u64::from(most))
+        ),
+        None => text::grouped(active),
+    }
+}
+
+/// State, and what else decides whether it is used: `up, backup, drained, full`.
 fn state(backend: &BackendStatus) -> String {
     let mut words = backend.state.clone();
     if backend.backup {
@@ -259,7 +302,16 @@ fn state(backend: &BackendStatus) -> String {
         Some("disabled") => words.push_str(", disabled"),
         _ => {}
     }
+    if is_full(backend) {
+        words.push_str(", full");
+    }
     words
+}
+
+/// Whether it has as many connections as it may have.
+pub(crate) fn is_full(backend: &BackendStatus) -> bool {
+    let most = backend.max_connections.map(u64::from);
+    most.is_some_and(|most| backend.active >= most)
 }
 
 /// The weight in force, and what the configuration says where an operator has set another.
@@ -291,7 +343,7 @@ fn backend_rows(backends: &[BackendStatus], now_unix: u64) -> Vec<Vec<Cell>> {
             Cell::right(weight(backend)),
             Cell::left(state(backend)).tone(backend_tone(backend)),
             Cell::left(text::since(backend.since_unix, now_unix)),
-            Cell::right(text::grouped(backend.active)),
+            Cell::right(active_of(backend.active, backend.max_connections)),
             Cell::right(text::grouped(backend.connections)),
             Cell::right(text::grouped(failures)),
             Cell::left(one_line(&backend.reason, WORDS_CHARS_MAX)),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel_control::operator::{AdminStatus, LastReload, MonitorStatus};
+use evenkeel_control::operator::{AdminStatus, LastReload, ListenerLimit, MonitorStatus};
 
 use super::*;
 
@@ -64,9 +64,11 @@ fn service(name: &str, serving: bool, states: &[&str]) -> ServiceStatus {
     ServiceStatus {
         name: name.to_owned(),
         listeners: vec!["10.0.0.1:80".parse().unwrap()],
+        limits: Vec::new(),
         scheduler: "rr".to_owned(),
         pool: None,
         active: 12,
+        queued: 0,
         accepted: 123_456,
         relayed: 123_440,
         failed: BTreeMap::from([("connect".to_owned(), 4), ("no_backend".to_owned(), 0)]),
@@ -110,6 +112,7 @@ fn backend(index: usize, state: &str) -> BackendStatus {
         check_ms: 0.42,
         checked_unix: NOW - 1,
         active: 4,
+        max_connections: None,
         connections: 41_152,
         connect_failures: 0,
         resets: 0,
@@ -121,7 +124,7 @@ fn backend(index: usize, state: &str) -> BackendStatus {
 
 #[test]
 fn the_page_begins_with_what_is_wrong() {
-    let page = render(&sample(), NOW, Paint::OFF);
+    let page = render(&sample(), NOW, Paint::OFF, None);
     assert_eq!(
         page,
         "\
@@ -158,12 +161,130 @@ service api  NOT SERVING  10.0.0.1:80  rr
 }
 
 #[test]
+fn limits_are_shown_where_there_are_some() {
+    let mut status = sample();
+    let page = render(&status, NOW, Paint::OFF, None);
+    assert!(!page.contains(" of 4") && !page.contains("waiting") && !page.contains("full"));
+    let service = &mut status.services[0];
+    service.queued = 7;
+    service.limits = vec![ListenerLimit {
+        address: service.listeners[0],
+        active: 1_500,
+        max_connections: 2_000,
+    }];
+    service.backends[0].max_connections = Some(4);
+    service.backends[1].max_connections = Some(100);
+    let page = render(&status, NOW, Paint::OFF, None);
+    let head = page
+        .lines()
+        .position(|line| line.starts_with("service web "));
+    let lines: Vec<&str> = page.lines().skip(head.unwrap()).collect();
+    assert!(
+        lines[0].contains("10.0.0.1:80 (1,500 of 2,000)"),
+        "{}",
+        lines[0]
+    );
+    assert!(
+        lines[1].ends_with("  7 waiting for a backend"),
+        "{}",
+        lines[1]
+    );
+    let row = |name: &str| {
+        let mut rows = lines.iter();
+        rows.find(|line| line.trim_start().starts_with(name))
+            .unwrap()
+    };
+    assert!(row("b1").contains("up, full"), "{}", row("b1"));
+    assert!(row("b1").contains("4 of 4"), "{}", row("b1"));
+    assert!(row("b2").contains("4 of 100"), "{}", row("b2"));
+    assert!(!row("b2").contains("full"), "{}", row("b2"));
+}
+
+#[test]
+fn a_limit_that_is_reached_is_no_calm() {
+    let mut status = sample();
+    status.warnings.clear();
+    status.workers = vec![worker(0, 4202, "live")];
+    status.services = vec![service("web", true, &["up", "up", "down"])];
+    let service = &mut status.services[0];
+    service.backends.truncate(2);
+    service.backends[0].max_connections = Some(4);
+    let words = |status: &Status| -> Vec<(bool, String)> {
+        let found = findings(status, NOW);
+        found.into_iter().map(|f| (f.urgent, f.words)).collect()
+    };
+    assert_eq!(words(&status), [], "the other has room");
+    status.services[0].backends[1].weight = 0;
+    assert_eq!(
+        words(&status),
+        [(
+            false,
+            "service web: every eligible backend is full: further clients wait or are turned away"
+                .to_owned()
+        )]
+    );
+    let service = &mut status.services[0];
+    service.queued = 1;
+    service.failed.insert("exhausted".to_owned(), 3);
+    service.limits = vec![ListenerLimit {
+        address: service.listeners[0],
+        active: 2_000,
+        max_connections: 2_000,
+    }];
+    assert_eq!(
+        words(&status),
+        [
+            (
+                true,
+                "service web: 10.0.0.1:80 has as many connections as it may (2,000): further clients are turned away".to_owned()
+            ),
+            (
+                true,
+                "service web: 1 client waits: every eligible backend is full".to_owned()
+            ),
+            (
+                false,
+                "service web: this host had no port, descriptor or memory for a connection, or not the address in `source`, 3 times so far".to_owned()
+            ),
+        ]
+    );
+}
+
+#[test]
+fn a_narrow_terminal_goes_without_what_why_says() {
+    let status = sample();
+    let widest = |columns| {
+        let page = render(&status, NOW, Paint::OFF, Some(columns));
+        let head = page.lines().find(|line| line.starts_with("  BACKEND"));
+        let row = page.lines().filter(|line| line.starts_with("  b"));
+        let width = row.map(|line| line.chars().count()).max();
+        (head.unwrap().to_owned(), width.unwrap())
+    };
+    let (head, _) = widest(200);
+    assert!(
+        head.ends_with("REASON                    LAST ANSWER"),
+        "{head}"
+    );
+    let (head, width) = widest(120);
+    assert!(head.ends_with("FAILURES  REASON") && width <= 120, "{head}");
+    let (head, width) = widest(80);
+    assert!(
+        head.contains("SINCE") && head.ends_with("FAILURES") && width <= 80,
+        "{head}"
+    );
+    let (head, _) = widest(70);
+    assert!(!head.contains("SINCE"), "{head}");
+    let (least, _) = widest(10);
+    assert_eq!(least, head, "the rest stays whatever the width");
+}
+
+#[test]
 fn a_healthy_daemon_says_so_in_one_line() {
     let mut status = sample();
     status.services = vec![service("web", true, &["up", "up"])];
     status.workers = vec![worker(0, 4202, "live")];
     status.warnings.clear();
-    let page = render(&status, NOW, Paint::OFF);
+    let page = render(&status, NOW, Paint::OFF, None);
     assert_eq!(
         page.lines().next(),
         Some("ALL IS WELL: 1 service serving, 2 of 2 backends up, 1 worker live")
@@ -200,7 +321,7 @@ fn policy_operators_backups_and_names_stand_where_they_belong() {
     web.backends[2].endpoints.clear();
     web.backends[3].admin = said("enabled", Some(0));
     status.services = vec![web];
-    let page = render(&status, NOW, Paint::OFF);
+    let page = render(&status, NOW, Paint::OFF, None);
     let (head, rest) = page.split_once("\n\n").unwrap();
     assert_eq!(
         head,

@@ -90,6 +90,41 @@ pub(crate) fn table(indent: &str, rows: &[Vec<Cell>], paint: Paint) -> String {
     text
 }
 
+/// As [`table`], and where that is wider than `columns` without as many of the columns headed `dispensable` as it takes, the first
+/// one first.
+pub(crate) fn table_within(
+    indent: &str,
+    mut rows: Vec<Vec<Cell>>,
+    paint: Paint,
+    columns: Option<usize>,
+    dispensable: &[&str],
+) -> String {
+    let mut dispensable = dispensable.iter();
+    while columns.is_some_and(|columns| width(indent, &rows) > columns) {
+        let Some(heading) = dispensable.next() else {
+            break;
+        };
+        let mut headings = rows.first().into_iter().flatten();
+        let Some(column) = headings.position(|cell| cell.text == *heading) else {
+            continue;
+        };
+        for row in &mut rows {
+            row.remove(column);
+        }
+    }
+    table(indent, &rows, paint)
+}
+
+/// Columns of the longest line of a table.
+fn width(indent: &str, rows: &[Vec<Cell>]) -> usize {
+    let plain = table(indent, rows, Paint::OFF);
+    plain
+        .lines()
+        .map(|line| line.chars().count())
+        .max()
+        .unwrap_or(0)
+}
+
 /// `n thing` or `n things`.
 pub(crate) fn count(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };

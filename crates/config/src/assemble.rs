@@ -5,10 +5,11 @@
 mod backends;
 mod capacities;
 mod policy;
+mod traffic;
 
 use std::collections::{HashMap, HashSet};
 
-use evenkeel_plan::{Globals, ListenerSpec, Scheduler, ServiceSpec, Spec};
+use evenkeel_plan::{ConnectSpec, Globals, Scheduler, ServiceSpec, Spec};
 
 use self::backends::assemble_backends;
 use self::capacities::capacities;
@@ -61,6 +62,7 @@ pub(crate) fn assemble(written: Written, host: &Host, sink: &mut Sink<'_>) -> Op
                 .collect(),
             drain: written.drain,
             log: written.log,
+            access_log: written.access_log,
             limits: written.limits.spec,
             watchdog: written.watchdog,
             user: written.user,
@@ -111,15 +113,9 @@ fn assemble_service<'a>(
     idle_weights(service, pool, sink);
     let policy = policy(service, pool, sink);
     let whole = backends.len() == pool.backends.len() && pool.complete;
-    let listeners: Vec<ListenerSpec> = service
-        .listeners
-        .iter()
-        .map(|listener| ListenerSpec {
-            address: listener.address,
-            freebind: listener.freebind,
-            backlog: listener.backlog,
-        })
-        .collect();
+    let listeners = traffic::listeners(service, sink);
+    traffic::source(service, &backends, sink);
+    traffic::queue(service, pool, &backends, sink);
     if !whole || listeners.is_empty() || at.is_some() != pool.name.is_some() {
         return None;
     }
@@ -129,8 +125,15 @@ fn assemble_service<'a>(
         scheduler: service.scheduler,
         pool: pool.name.clone(),
         backends,
-        connect: service.connect,
+        connect: ConnectSpec {
+            source: service.connect_source.value.clone(),
+            ..service.connect.clone()
+        },
         policy,
+        timeouts: service.timeouts,
+        keepalive: service.keepalive,
+        queue: service.queue.spec,
+        framing: service.framing,
     })
 }
 
@@ -166,11 +169,14 @@ fn unknown_pool<'a>(
 /// Weights other than 0 and 1 that nothing looks at.
 fn idle_weights(service: &Service, pool: &Pool, sink: &mut Sink<'_>) {
     let idle = |weight: &Got<u16>| weight.good && weight.value > 1;
-    if service.scheduler == Scheduler::Rr
-        && let Some(backend) = pool.backends.iter().find(|backend| idle(&backend.weight))
-    {
+    let (how, with_weights) = match service.scheduler {
+        Scheduler::Rr => ("takes turns", "wrr"),
+        Scheduler::Lc => ("counts connections", "wlc"),
+        Scheduler::Wrr | Scheduler::Wlc | Scheduler::SourceHash => return,
+    };
+    if let Some(backend) = pool.backends.iter().find(|backend| idle(&backend.weight)) {
         let message = format!(
-            "service {} takes turns without looking at weights, such as {} of backend {}",
+            "service {} {how} without looking at weights, such as {} of backend {}",
             shown(&service.label),
             backend.weight.value,
             shown(&backend.address.to_string())
@@ -179,7 +185,7 @@ fn idle_weights(service: &Service, pool: &Pool, sink: &mut Sink<'_>) {
             service.at,
             &service.key,
             message,
-            "write `scheduler = \"wrr\"` to use them",
+            format!("write `scheduler = \"{with_weights}\"` to use them"),
         );
     }
 }

@@ -3,6 +3,8 @@
 //! Every function returns something usable even for a value that is wrong, so that one pass finds every mistake; a wrong
 //! value is reported here and marked (`good`, `complete`), and assembling says nothing more of it.
 
+mod access_log;
+mod admission;
 mod check;
 mod couchdb;
 mod policy;
@@ -11,6 +13,7 @@ mod request;
 mod resolve;
 mod service;
 mod tls;
+mod traffic;
 
 use std::net::SocketAddr;
 
@@ -19,6 +22,7 @@ use evenkeel_plan::{
 };
 use toml::de::{DeTable, DeValue};
 
+use self::access_log::access_log;
 use self::pool::named_pool;
 use self::resolve::resolve;
 use self::service::service;
@@ -28,6 +32,9 @@ use crate::problem::{Sink, Span, shown};
 use crate::schema::Section;
 use crate::value::{DurationText, parse_listen};
 use crate::written::{Got, Limits, Placed, Written};
+
+/// `limits.sources` is a multiple of this: sources stand in groups in the table.
+const SOURCES_STEP: u32 = 4;
 
 /// What the parts of the document have to know of what is around them.
 #[derive(Clone, Copy)]
@@ -56,6 +63,7 @@ pub(crate) fn document(table: &DeTable<'_>, host: &Host, sink: &mut Sink<'_>) ->
         metrics: metrics(&root, sink),
         drain: drain(&root, sink),
         log: log(&root, sink),
+        access_log: access_log(&root, sink),
         limits,
         watchdog: watchdog(&root, sink),
         resolve: resolve(&root, sink),
@@ -259,12 +267,22 @@ fn limits(root: &Fields<'_>, sink: &mut Sink<'_>) -> Limits {
     let services = fields.integer("services", None, sink);
     let listeners = fields.integer("listeners", None, sink);
     let backends = fields.integer("backends", None, sink);
+    let sources = fields.integer("sources", None, sink);
+    if let Some(at) = sources.at
+        && !sources.value.is_multiple_of(SOURCES_STEP)
+    {
+        let below = sources.value / SOURCES_STEP * SOURCES_STEP;
+        let message = format!("{} is not a multiple of {SOURCES_STEP}", sources.value);
+        let help = format!("write {below} or {}", below + SOURCES_STEP);
+        sink.error(at, &sources.key, message, help);
+    }
     Limits {
         spec: LimitsSpec {
             workers: narrow(fields.integer("workers", None, sink).value),
             services: services.value,
             listeners: listeners.value,
             backends: backends.value,
+            sources: sources.value,
         },
         services,
         listeners,

@@ -2,6 +2,7 @@
 
 mod check;
 mod texts;
+mod traffic;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use self::check::check_texts;
 use self::texts::{Texts, backend_texts, global_texts, service_texts};
+use self::traffic::admission_texts;
 
 /// What a reload would change. Displayed one change a line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -221,11 +223,14 @@ fn listeners(old: &[ListenerSpec], new: &[ListenerSpec], changes: &mut Vec<Servi
             address: _,
             freebind,
             backlog,
+            admission,
         } = listener;
-        vec![
+        let mut texts = vec![
             ("freebind", freebind.to_string()),
             ("backlog", backlog.to_string()),
-        ]
+        ];
+        texts.extend(admission_texts(admission));
+        texts
     };
     let removed = |l: &&ListenerSpec| new.iter().all(|n| n.address != l.address);
     let gone = old.iter().filter(removed).map(|l| l.address.to_string());

@@ -8,8 +8,19 @@ use toml::de::{DeInteger, DeString, DeTable, DeValue};
 use crate::problem::{Sink, Span, shown};
 use crate::schema::{Key, Kind, Section};
 use crate::suggest::{Suggestion, suggestion, unknown_word};
-use crate::value::{DurationText, parse_duration, parse_percent};
+use crate::value::{DurationText, SizeText, parse_duration, parse_percent, parse_size};
 use crate::written::{Got, Placed};
+
+/// Words for no time at all, or none that ends, where that is `0s`.
+const NEVER: [&str; 7] = [
+    "never",
+    "none",
+    "off",
+    "infinite",
+    "infinity",
+    "forever",
+    "unlimited",
+];
 
 /// A table with fixed keys.
 pub(crate) struct Fields<'a> {
@@ -120,6 +131,55 @@ impl<'a> Fields<'a> {
         node.got(value, default)
     }
 
+    /// An integer that may be left out.
+    pub(crate) fn number(&self, name: &'static str, sink: &mut Sink<'_>) -> Got<Option<u32>> {
+        let Kind::Number { min, max, .. } = self.schema(name).kind else {
+            unreachable!("{name} is a number in the table of keys");
+        };
+        let Some(node) = self.get(name) else {
+            return self.absent(name, None);
+        };
+        let value = node.integer(sink, min, max);
+        node.got(value.map(Some), None)
+    }
+
+    /// A size in bytes.
+    pub(crate) fn size(&self, name: &'static str, sink: &mut Sink<'_>) -> Got<u32> {
+        let key = self.schema(name);
+        let Kind::Size { min, max, default } = key.kind else {
+            unreachable!("{name} is a size in the table of keys");
+        };
+        let Some(node) = self.get(name) else {
+            return self.absent(name, default);
+        };
+        let read = |sink: &mut Sink<'_>| {
+            let text = match node.value {
+                DeValue::Integer(number) => {
+                    let example = key.example;
+                    let message = format!("expected a size such as `{example}`, found an integer");
+                    let help = parse_size(number.as_str()).err();
+                    node.error(sink, message, help.unwrap_or_default());
+                    return None;
+                }
+                _ => node.text(sink, key.example)?,
+            };
+            match parse_size(text) {
+                Ok(size) if (min..=max).contains(&size) => Some(size),
+                Ok(_) => {
+                    let help = format!("from `\"{}\"` to `\"{}\"`", SizeText(min), SizeText(max));
+                    node.error(sink, format!("{} is out of range", shown(text)), help);
+                    None
+                }
+                Err(help) => {
+                    node.error(sink, format!("{} is not a size", shown(text)), help);
+                    None
+                }
+            }
+        };
+        let value = read(sink);
+        node.got(value, default)
+    }
+
     pub(crate) fn port(&self, name: &'static str, sink: &mut Sink<'_>) -> Got<Option<u16>> {
         let Some(node) = self.get(name) else {
             return self.absent(name, None);
@@ -172,6 +232,10 @@ impl<'a> Fields<'a> {
             let duration = match parse_duration(text) {
                 Ok(duration) => duration,
                 Err(help) => {
+                    let help = match min.is_zero() && NEVER.contains(&text) {
+                        true => "write `\"0s\"`".to_owned(),
+                        false => help,
+                    };
                     node.error(sink, format!("{} is not a duration", shown(text)), help);
                     return None;
                 }

@@ -52,6 +52,8 @@ pub struct Loaded {
     pub spec: Spec,
     /// What is allowed but probably not meant, in order of place.
     pub warnings: Vec<Problem>,
+    /// What has to be done elsewhere so that it works, such as routes on backends, in order of place.
+    pub notes: Vec<Problem>,
 }
 
 /// Reads and validates `text`. `path` is used for messages only.

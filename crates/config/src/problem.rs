@@ -193,6 +193,7 @@ pub(crate) struct Sink<'a> {
     lines: Vec<usize>,
     errors: Vec<Found>,
     warnings: Vec<Found>,
+    notes: Vec<Found>,
     /// The text could not be read as TOML in full: parts of it may be missing from the tables.
     torn: bool,
     /// Lines with a syntax error; what else is found there follows from it.
@@ -219,6 +220,7 @@ impl<'a> Sink<'a> {
             lines,
             errors: Vec::new(),
             warnings: Vec::new(),
+            notes: Vec::new(),
             torn: false,
             torn_lines: HashSet::new(),
         }
@@ -292,17 +294,38 @@ impl<'a> Sink<'a> {
         });
     }
 
+    /// Something that is as it should be here, and needs something elsewhere.
+    pub(crate) fn note(
+        &mut self,
+        span: Span,
+        key: &str,
+        message: impl Into<String>,
+        help: impl Into<String>,
+    ) {
+        self.notes.push(Found {
+            span: self.as_written(span),
+            message: message.into(),
+            key: key.to_owned(),
+            help: help.into(),
+        });
+    }
+
     /// 1-based line of `span`, for messages that point at a second place.
     pub(crate) fn line(&self, span: Span) -> usize {
         self.line_as_written(self.as_written(span))
     }
 
-    /// The outcome: `spec` and warnings when there was no error.
+    /// The outcome: `spec`, warnings and notes when there was no error.
     pub(crate) fn finish(self, path: &str, spec: Option<Spec>) -> Result<Loaded, ConfigErrors> {
         match spec {
             Some(spec) if self.errors.is_empty() => {
                 let (warnings, _, _) = place(path, self.text, self.warnings);
-                Ok(Loaded { spec, warnings })
+                let (notes, _, _) = place(path, self.text, self.notes);
+                Ok(Loaded {
+                    spec,
+                    warnings,
+                    notes,
+                })
             }
             _ => {
                 assert!(!self.errors.is_empty(), "no spec without a reason");

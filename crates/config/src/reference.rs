@@ -1,7 +1,9 @@
 //! The reference page, out of the table of keys.
 
+use evenkeel_plan::ACCESS_FIELDS;
+
 use crate::schema::{CHECK_WORDS, CheckWord, Key, Kind, Section};
-use crate::value::DurationText;
+use crate::value::{DurationText, SizeText};
 
 /// The page `docs/configuration.md`: every key with type, unit, default, range and help.
 #[must_use]
@@ -17,6 +19,12 @@ pub fn reference_markdown() -> String {
         page.push_str("|---|---|---|---|---|---|---|\n");
         for key in section.keys() {
             page.push_str(&row(key));
+        }
+        if section == Section::AccessLog {
+            page.push_str(FIELDS);
+            for (name, help) in ACCESS_FIELDS {
+                page.push_str(&format!("| `{name}` | {help} |\n"));
+            }
         }
         if section == Section::Check {
             page.push_str(KINDS);
@@ -47,6 +55,10 @@ backends = [\"10.0.0.2:80\", \"10.0.0.3:80\"]
 
 * **Durations** are strings with units, longest first: `\"500ms\"`, `\"2s\"`, `\"5m\"`, `\"1h\"`, `\"1m30s\"`. A bare number is
   refused.
+* **Sizes** are strings with a unit: `\"512KiB\"`, `\"1MiB\"`.
+* **Networks** are an address and the number of bits that count, `\"10.0.0.0/8\"`, `\"fd00::/8\"`, or one address alone.
+* **Limits** say how far they can be trusted: *exact* over all workers; *exact from above*, never more, while one may be turned
+  away too early; or by each worker.
 * **Addresses** are IPv4 or IPv6 with port: `\"10.0.0.2:80\"`, `\"[fd00::2]:80\"`. A backend's port may be left to its pool or
   service.
 * **Host names** may stand for the addresses of backends, `\"couchdb-1.local:5984\"`, and SRV names too,
@@ -59,6 +71,13 @@ backends = [\"10.0.0.2:80\", \"10.0.0.3:80\"]
 * Every pool is checked by TCP unless it says otherwise.
 * **Secrets** are not written in the file: keys such as `password_env` and `password_file` say where they come from.
 * **Paths** are absolute.
+";
+
+const FIELDS: &str = "
+Fields, in the order of `json` and `logfmt`:
+
+| field | what it is |
+|---|---|
 ";
 
 const KINDS: &str = "
@@ -121,6 +140,23 @@ fn row(key: &Key) -> String {
             unit.to_owned(),
             format!("`{default}`"),
             format!("{min} to {max}"),
+        ),
+        Kind::Number {
+            min,
+            max,
+            default,
+            unit,
+        } => (
+            "integer".to_owned(),
+            unit.to_owned(),
+            default.to_owned(),
+            format!("{min} to {max}"),
+        ),
+        Kind::Size { min, max, default } => (
+            "size".to_owned(),
+            "written with it".to_owned(),
+            format!("`\"{}\"`", SizeText(default)),
+            format!("`\"{}\"` to `\"{}\"`", SizeText(min), SizeText(max)),
         ),
         Kind::Duration { min, max, default } => (
             "duration".to_owned(),

@@ -22,6 +22,7 @@ pub(crate) enum Section {
     Metrics,
     Drain,
     Log,
+    AccessLog,
     Limits,
     Watchdog,
     Resolve,
@@ -33,14 +34,18 @@ pub(crate) enum Section {
     Service,
     Listen,
     Connect,
+    Timeouts,
+    Keepalive,
+    Queue,
 }
 
 impl Section {
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::Root,
         Self::Metrics,
         Self::Drain,
         Self::Log,
+        Self::AccessLog,
         Self::Limits,
         Self::Watchdog,
         Self::Resolve,
@@ -52,6 +57,9 @@ impl Section {
         Self::Service,
         Self::Listen,
         Self::Connect,
+        Self::Timeouts,
+        Self::Keepalive,
+        Self::Queue,
     ];
 
     /// How the section is written.
@@ -61,6 +69,7 @@ impl Section {
             Self::Metrics => "[metrics]",
             Self::Drain => "[drain]",
             Self::Log => "[log]",
+            Self::AccessLog => "[access_log]",
             Self::Limits => "[limits]",
             Self::Watchdog => "[watchdog]",
             Self::Resolve => "[resolve]",
@@ -72,6 +81,9 @@ impl Section {
             Self::Service => "[services.NAME]",
             Self::Listen => "an entry of listen",
             Self::Connect => "[services.NAME.connect]",
+            Self::Timeouts => "[services.NAME.timeouts]",
+            Self::Keepalive => "[services.NAME.keepalive]",
+            Self::Queue => "[services.NAME.queue]",
         }
     }
 
@@ -82,6 +94,10 @@ impl Section {
             Self::Metrics => "The metrics endpoint.",
             Self::Drain => "How the daemon stops.",
             Self::Log => "What is logged, and how.",
+            Self::AccessLog => {
+                "The line that is written of each connection at its end. Lines that cannot be written fast enough are dropped and \
+                 counted; traffic does not wait for them."
+            }
             Self::Limits => {
                 "Capacities, fixed when the daemon starts; a reload that needs more is refused with the number."
             }
@@ -109,9 +125,21 @@ impl Section {
             }
             Self::Listen => {
                 "One listening address, as a table: `{ address = \"10.0.0.1:80\", freebind = true }`. A plain string is \
-                 the address alone."
+                 the address alone. What is not written here is as the service says."
             }
             Self::Connect => "How a backend is connected to.",
+            Self::Timeouts => {
+                "How long a connection may take for what. Each connection is timed by itself, by the worker that has it. \
+                 Time-outs of connecting and of waiting are in `connect` and `queue`."
+            }
+            Self::Keepalive => {
+                "Probes of the kernel on connections without traffic, towards clients and backends, and how long sent data may \
+                 stay without an acknowledgement. Finds peers that are gone without a word."
+            }
+            Self::Queue => {
+                "Connections that wait while every eligible backend is at its `max_connections`. Over all workers, first come, \
+                 first served."
+            }
         }
     }
 
@@ -144,6 +172,19 @@ pub(crate) enum Kind {
         max: u32,
         default: u32,
         unit: &'static str,
+    },
+    /// An integer that may be left out; the default in words.
+    Number {
+        min: u32,
+        max: u32,
+        default: &'static str,
+        unit: &'static str,
+    },
+    /// A size such as `1MiB`, in bytes.
+    Size {
+        min: u32,
+        max: u32,
+        default: u32,
     },
     Duration {
         min: Duration,
@@ -184,6 +225,15 @@ const fn duration(min: Duration, default: Duration, max: Duration) -> Kind {
 
 const fn integer(min: u32, default: u32, max: u32, unit: &'static str) -> Kind {
     Kind::Integer {
+        min,
+        max,
+        default,
+        unit,
+    }
+}
+
+const fn number(min: u32, max: u32, unit: &'static str, default: &'static str) -> Kind {
+    Kind::Number {
         min,
         max,
         default,

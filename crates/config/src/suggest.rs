@@ -18,12 +18,15 @@ pub(crate) enum Suggestion {
 }
 
 pub(crate) fn suggestion(section: Section, key: &str) -> Suggestion {
-    let synonym = SYNONYMS
-        .iter()
-        .find(|(theirs, _)| key.eq_ignore_ascii_case(theirs))
-        .map(|(_, ours)| *ours);
+    let synonyms = || {
+        let meant = SYNONYMS
+            .iter()
+            .filter(|(theirs, _)| key.eq_ignore_ascii_case(theirs));
+        meant.map(|(_, ours)| *ours)
+    };
+    let synonym = synonyms().next();
     let names = || section.keys().map(|key| key.name);
-    if let Some(name) = synonym.filter(|name| names().any(|known| known == *name)) {
+    if let Some(name) = synonyms().find(|name| names().any(|known| known == *name)) {
         return Suggestion::Name(name);
     }
     if key == "port" && matches!(section, Section::Backend | Section::Listen) {
@@ -88,6 +91,18 @@ pub(crate) fn unknown_word(
     words: &[&str],
     sink: &mut Sink<'_>,
 ) {
+    unknown_word_or(node, what, text, words, "", sink);
+}
+
+/// The same where something else is possible `besides` the words.
+pub(crate) fn unknown_word_or(
+    node: &Node<'_>,
+    what: &str,
+    text: &str,
+    words: &[&str],
+    besides: &str,
+    sink: &mut Sink<'_>,
+) {
     let mut message = format!("unknown {what} {}", shown(text));
     let synonym = WORD_SYNONYMS
         .iter()
@@ -97,5 +112,9 @@ pub(crate) fn unknown_word(
         message.push_str(&format!("; did you mean `{word}`?"));
     }
     let known: Vec<_> = words.iter().map(|word| format!("`\"{word}\"`")).collect();
-    node.error(sink, message, format!("one of {}", known.join(", ")));
+    node.error(
+        sink,
+        message,
+        format!("one of {}{besides}", known.join(", ")),
+    );
 }

@@ -123,6 +123,51 @@ fn lenient_duration(text: &str) -> Option<Duration> {
         .then(|| Duration::from_millis(whole * millis + part / scale))
 }
 
+/// Units of a size, largest first: how they are written, and bytes.
+const SIZE_UNITS: [(&str, u32); 3] = [("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+
+/// Writes a size as the configuration language does: `1MiB`, `100KiB`, `1000B`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SizeText(pub(crate) u32);
+
+impl fmt::Display for SizeText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (unit, bytes) in SIZE_UNITS {
+            if self.0 >= bytes && self.0.is_multiple_of(bytes) {
+                return write!(f, "{}{unit}", self.0 / bytes);
+            }
+        }
+        f.write_str("0B")
+    }
+}
+
+/// Reads a size such as `1MiB`, in bytes. One that is too large for the type is as large as that can be.
+///
+/// # Errors
+/// What would be right.
+pub(crate) fn parse_size(text: &str) -> Result<u32, String> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (number, unit) = text.split_at(digits);
+    if digits == 0 || digits > 12 {
+        return Err("write a size such as `\"512KiB\"` or `\"1MiB\"`".to_owned());
+    }
+    if let Some((_, bytes)) = SIZE_UNITS.iter().find(|(known, _)| *known == unit) {
+        let size = number.parse::<u64>().unwrap_or(u64::MAX);
+        let size = size.saturating_mul(u64::from(*bytes));
+        return Ok(u32::try_from(size).unwrap_or(u32::MAX));
+    }
+    Err(match unit.trim().to_ascii_lowercase().as_str() {
+        "" => match number.parse() {
+            Ok(bytes @ 1_024..) => format!("a size has a unit: `\"{}\"`", SizeText(bytes)),
+            _ => format!("a size has a unit: `\"{number}KiB\"`, `\"{number}MiB\"`"),
+        },
+        "b" | "byte" | "bytes" => format!("write `\"{number}B\"`"),
+        "k" | "kb" | "kib" => format!("write `\"{number}KiB\"`"),
+        "m" | "mb" | "mib" => format!("write `\"{number}MiB\"`"),
+        _ => "write a size such as `\"512KiB\"` or `\"1MiB\"`".to_owned(),
+    })
+}
+
 /// Reads a share such as `5%`.
 pub(crate) fn parse_percent(text: &str) -> Option<u64> {
     text.strip_suffix('%')?.parse().ok()
@@ -296,6 +341,37 @@ mod tests {
             ("2é", "write a duration such as"),
         ] {
             let found = parse_duration(text).unwrap_err();
+            assert!(found.contains(help), "{text}: {found}");
+        }
+    }
+
+    #[test]
+    fn sizes() {
+        for (text, bytes) in [
+            ("1MiB", 1 << 20),
+            ("100KiB", 102_400),
+            ("1000B", 1_000),
+            ("0B", 0),
+        ] {
+            assert_eq!(parse_size(text), Ok(bytes), "{text}");
+            assert_eq!(SizeText(bytes).to_string(), text);
+        }
+        assert_eq!(parse_size("1024KiB").map(SizeText), Ok(SizeText(1 << 20)));
+        assert_eq!(parse_size("999999999999MiB"), Ok(u32::MAX));
+        for (text, help) in [
+            ("1000", "`\"1000KiB\"`"),
+            ("1048576", "a size has a unit: `\"1MiB\"`"),
+            ("1M", "write `\"1MiB\"`"),
+            ("64 kb", "write `\"64KiB\"`"),
+            ("5bytes", "write `\"5B\"`"),
+            ("1GiB", "write a size such as"),
+            ("1.5MiB", "write a size such as"),
+            ("-1B", "write a size such as"),
+            ("9999999999999B", "write a size such as"),
+            ("", "write a size such as"),
+            ("1\u{e9}", "write a size such as"),
+        ] {
+            let found = parse_size(text).unwrap_err();
             assert!(found.contains(help), "{text}: {found}");
         }
     }

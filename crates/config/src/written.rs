@@ -1,12 +1,14 @@
 //! What the user wrote: values with their places, before anything is fitted together.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use evenkeel_plan::{
-    BackendName, CheckSpec, ConnectSpec, DrainSpec, LimitsSpec, LogSpec, OnDown, PoolName, Require,
-    ResolveSpec, Scheduler, ServiceName, Stale, Unchecked, UserSpec, WatchdogSpec, Workers,
+    AccessLogSpec, BackendName, CheckSpec, ConnectSpec, DrainSpec, Framing, KeepaliveSpec,
+    LimitsSpec, LogSpec, Network, OnDown, PoolName, QueueSpec, Require, ResolveSpec, Scheduler,
+    ServiceName, SourceSpec, Stale, TimeoutsSpec, Unchecked, UserSpec, WatchdogSpec, Workers,
 };
 
 use crate::place::Place;
@@ -20,6 +22,7 @@ pub(crate) struct Written {
     pub(crate) metrics: Vec<Placed<SocketAddr>>,
     pub(crate) drain: DrainSpec,
     pub(crate) log: LogSpec,
+    pub(crate) access_log: AccessLogSpec,
     pub(crate) limits: Limits,
     pub(crate) watchdog: WatchdogSpec,
     pub(crate) resolve: ResolveSpec,
@@ -84,6 +87,8 @@ pub(crate) struct Pool {
     pub(crate) complete: bool,
     pub(crate) port: Got<Option<u16>>,
     pub(crate) check: Option<Arc<CheckSpec>>,
+    /// Of backends that have none of their own.
+    pub(crate) backend_max_connections: Option<u32>,
 }
 
 impl Pool {
@@ -112,6 +117,7 @@ pub(crate) struct Backend {
     pub(crate) key: String,
     pub(crate) weight: Got<u16>,
     pub(crate) backup: Got<bool>,
+    pub(crate) max_connections: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -125,8 +131,22 @@ pub(crate) struct Service {
     pub(crate) source: Source,
     pub(crate) port: Got<Option<u16>>,
     pub(crate) scheduler: Scheduler,
+    /// Its `source` is `connect_source`.
     pub(crate) connect: ConnectSpec,
+    pub(crate) connect_source: Got<SourceSpec>,
     pub(crate) policy: Policy,
+    pub(crate) timeouts: TimeoutsSpec,
+    pub(crate) keepalive: KeepaliveSpec,
+    pub(crate) queue: Queue,
+    pub(crate) framing: Framing,
+}
+
+/// Who waits for a backend that is full.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    pub(crate) spec: QueueSpec,
+    /// Where it is written, and its dotted key.
+    pub(crate) at: Option<(Span, String)>,
 }
 
 /// When a service serves at all.
@@ -150,6 +170,28 @@ pub(crate) struct Listener {
     pub(crate) key: String,
     pub(crate) freebind: bool,
     pub(crate) backlog: u32,
+    /// Shared by the listeners that say nothing of their own.
+    pub(crate) admission: Rc<Admission>,
+}
+
+/// Who may connect to a listener, and how often.
+#[derive(Clone, Debug)]
+pub(crate) struct Admission {
+    /// Empty = everybody.
+    pub(crate) allow: Got<Vec<Network>>,
+    pub(crate) deny: Got<Vec<Network>>,
+    pub(crate) max_connections: Got<Option<u32>>,
+    pub(crate) rate: Rate,
+    pub(crate) source_rate: Rate,
+    /// Empty = nobody's.
+    pub(crate) accept_proxy: Got<Vec<Network>>,
+}
+
+/// A limit on new connections in time.
+#[derive(Clone, Debug)]
+pub(crate) struct Rate {
+    pub(crate) per_second: Got<Option<u32>>,
+    pub(crate) burst: Got<Option<u32>>,
 }
 
 /// Where a service's backends come from.

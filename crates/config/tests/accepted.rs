@@ -63,7 +63,7 @@ fn examples() {
             count += 1;
         }
     }
-    assert!(count >= 4, "{count}");
+    assert!(count >= 6, "{count}");
 }
 
 #[test]

@@ -188,6 +188,117 @@ fn policies() {
     }
 }
 
+/// Every setting of single connections makes a line, in one reload.
+#[test]
+fn connections() {
+    let settings = [
+        ("scheduler = \"lc\"", "scheduler rr -> lc"),
+        (
+            "source = \"client\"",
+            "source the kernel's choice -> client",
+        ),
+        ("send_proxy = \"v2\"", "send_proxy none -> v2"),
+        ("connect_on = \"data\"", "connect_on accept -> data"),
+        ("framing = \"mllp\"", "framing none -> mllp"),
+        ("frame_max = \"10KiB\"", "frame_max none -> 10KiB"),
+        ("timeouts.handshake = \"1s\"", "timeouts.handshake 5s -> 1s"),
+        ("timeouts.idle = \"0s\"", "timeouts.idle 1h -> 0s"),
+        (
+            "timeouts.half_closed = \"1m\"",
+            "timeouts.half_closed 5m -> 1m",
+        ),
+        ("timeouts.total = \"1d\"", "timeouts.total 0s -> 1d"),
+        ("keepalive.idle = \"0s\"", "keepalive.idle 1m -> 0s"),
+        (
+            "keepalive.interval = \"5s\"",
+            "keepalive.interval 10s -> 5s",
+        ),
+        ("keepalive.probes = 3", "keepalive.probes 6 -> 3"),
+        (
+            "keepalive.user_timeout = \"30s\"",
+            "keepalive.user_timeout 0s -> 30s",
+        ),
+        ("queue.length = 5", "queue.length 1024 -> 5"),
+        ("queue.timeout = \"1s\"", "queue.timeout 5s -> 1s"),
+    ];
+    let admission = [
+        (
+            "allow = [\"10.0.0.0/8\", \"::1\"]",
+            "allow everybody -> 10.0.0.0/8, ::1",
+        ),
+        ("deny = \"10.1.0.0/16\"", "deny nobody -> 10.1.0.0/16"),
+        ("max_connections = 5", "max_connections none -> 5"),
+        ("rate = 6", "rate none -> 6"),
+        ("rate_burst = 7", "rate_burst none -> 7"),
+        ("source_rate = 8", "source_rate none -> 8"),
+        ("source_burst = 9", "source_burst none -> 9"),
+        (
+            "accept_proxy = \"10.0.0.1\"",
+            "accept_proxy nobody -> 10.0.0.1",
+        ),
+    ];
+    let keys = settings.iter().chain(&admission).map(|(key, _)| *key);
+    let keys: Vec<_> = keys.collect();
+    let found = after(&[("port = 81", &format!("port = 81\n{}", keys.join("\n")))]);
+    let settings = settings
+        .iter()
+        .map(|(_, text)| format!("~ service same: {text}"));
+    let admission = admission
+        .iter()
+        .map(|(_, text)| format!("~ service same: listener 127.0.0.1:5 {text}"));
+    let expected: Vec<_> = settings.chain(admission).collect();
+    assert_eq!(found, expected.join("\n"));
+    let found = after(&[(
+        "port = 81",
+        "port = 81\nsource = [\"10.0.0.9\", \"10.0.0.8\"]",
+    )]);
+    assert_eq!(
+        found,
+        "~ service same: source the kernel's choice -> 10.0.0.9, 10.0.0.8"
+    );
+}
+
+/// A change far back in a long list is a line too.
+#[test]
+fn long_lists_of_networks() {
+    let list = |last: u8| {
+        let networks = (0..20).chain([last]).map(|n| format!("\"10.0.{n}.0/24\""));
+        let networks: Vec<_> = networks.collect();
+        let text = BEFORE.replace(
+            "port = 81",
+            &format!("port = 81\ndeny = [{}]", networks.join(", ")),
+        );
+        spec(&text)
+    };
+    let difference = Difference::between(&list(30), &list(31)).to_string();
+    assert!(
+        difference
+            .starts_with("~ service same: listener 127.0.0.1:5 deny 10.0.0.0/24, 10.0.1.0/24"),
+        "{difference}"
+    );
+    assert_eq!(
+        difference.matches("and 13 more (").count(),
+        2,
+        "{difference}"
+    );
+}
+
+#[test]
+fn the_access_log_and_limits_of_the_daemon_and_of_backends() {
+    assert_eq!(
+        after(&[(
+            "workers = 2",
+            "workers = 2\naccess_log = { format = \"{client} {end}\", file = \"/x\" }\nlimits.sources = 8"
+        )]),
+        "~ access_log.format off -> {client} {end}\n~ access_log.file standard error -> /x\n~ limits.sources 65536 -> 8"
+    );
+    let found = after(&[("}]", "}]\nbackend_max_connections = 5")]);
+    assert!(
+        found.contains("~ service web: backend b3 max_connections none -> 5"),
+        "{found}"
+    );
+}
+
 #[test]
 fn names_and_backups_of_backends() {
     let found = after(&[(

@@ -5,11 +5,15 @@ use std::time::Duration;
 use evenkeel_config::{DEMO, DurationText, Problem, parse, parse_duration};
 use proptest::prelude::*;
 
-const TEXTS: [&str; 7] = [
+const TEXTS: [&str; 11] = [
     DEMO,
     include_str!("../../../config/openhim.toml"),
     include_str!("../../../config/minimal.toml"),
     include_str!("../../../config/couchdb.toml"),
+    include_str!("../../../config/tcp.toml"),
+    include_str!("../../../config/mllp.toml"),
+    include_str!("broken/admission.toml"),
+    include_str!("broken/connection.toml"),
     include_str!("broken/check_http.toml"),
     include_str!("broken/wrong_types.toml"),
     include_str!("broken/overlapping_listen.toml"),

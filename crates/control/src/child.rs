@@ -26,7 +26,7 @@ use evenkeel_plan::{Address, BackendCell, ListenerCell, SlotIdx};
 use serde::{Deserialize, Serialize};
 
 /// Version of this conversation. Both ends are the same binary but across an upgrade.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// Most descriptors in one batch: below the kernel's 253, and few enough that those in flight do not eat the limit.
 pub const BATCH_MAX: usize = 128;
@@ -72,6 +72,8 @@ pub struct Hello {
     pub cpu: Option<usize>,
     /// User and group ids to become; `None` = stay.
     pub become_user: Option<(u32, u32)>,
+    /// Keep CAP_NET_RAW when becoming that user: a service connects to its backends from its clients' addresses.
+    pub keep_net_raw: bool,
     /// What to do when the supervisor is gone.
     pub orphan: OrphanRule,
     /// Process id of the supervisor, for the log.
@@ -125,7 +127,14 @@ pub enum Descriptor {
         /// The generation.
         generation: u64,
     },
-    /// An eventfd. To a worker: its own, to be read when it is ready. To the monitor: every slot's, to be written to.
+    /// The file that lines of the access log are appended to, to the monitor, with the [`ToChild::Prepare`] of this
+    /// generation; without one they go where the log goes.
+    AccessLog {
+        /// The generation.
+        generation: u64,
+    },
+    /// An eventfd. To a worker: its own, to be read when it is ready, and those of all other slots, to be written to when
+    /// somebody there waits for what was freed here. To the monitor: every slot's, to be written to.
     Doorbell {
         /// Whose.
         slot: SlotIdx,

@@ -8,8 +8,11 @@ use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
 };
 
+/// The beginning of what is said of a backend whose answers do not find the way to clients' addresses (`source = "client"`).
+pub const NO_WAY_BACK: &str = "connects from clients' addresses get no answer";
+
 /// Version of this conversation. An answer of another version is refused with both numbers.
-pub const OPERATOR_VERSION: u16 = 2;
+pub const OPERATOR_VERSION: u16 = 3;
 
 /// Longest request in bytes.
 pub const REQUEST_BYTES_MAX: u64 = 64 * 1024;
@@ -243,18 +246,23 @@ pub struct ServiceStatus {
     pub name: String,
     /// Addresses, with real ports.
     pub listeners: Vec<SocketAddr>,
-    /// `rr`, `wrr`.
+    /// Those of them that have a limit on connections.
+    pub limits: Vec<ListenerLimit>,
+    /// `rr`, `wrr`, `lc`, `wlc`, `source-hash`.
     pub scheduler: String,
     /// Named pool, if any.
     pub pool: Option<String>,
     /// Connections now.
     pub active: u64,
+    /// Those of them that wait for a backend that is full.
+    pub queued: u64,
     /// Connections accepted.
     pub accepted: u64,
     /// Connections relayed and ended.
     pub relayed: u64,
     /// Connections failed, by reason: `no_backend`, `connect`, `exhausted`, `client_gone`, `worker_died`, `drain_cut`, `closed`,
-    /// `sorry`, `down_reset`.
+    /// `sorry`, `down_reset`, `max_connections`, `rate`, `source_rate`, `denied`, `proxy_header`, `queue_full`, `queue_timeout`,
+    /// `idle`, `half_closed`, `total`, `frame_too_long`.
     pub failed: BTreeMap<String, u64>,
     /// Connects tried again on another backend.
     pub retries: u64,
@@ -276,6 +284,17 @@ pub struct ServiceStatus {
     pub require: String,
     /// In file order.
     pub backends: Vec<BackendStatus>,
+}
+
+/// A listener's limit on connections, and how many there are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListenerLimit {
+    /// Address, with the real port.
+    pub address: SocketAddr,
+    /// Connections now.
+    pub active: u64,
+    /// Connections at most.
+    pub max_connections: u32,
 }
 
 /// A backend of a service.
@@ -311,6 +330,8 @@ pub struct BackendStatus {
     pub checked_unix: u64,
     /// Connections now.
     pub active: u64,
+    /// Connections at most: of the configuration's limit and its agent's the lower one. `None` = no limit.
+    pub max_connections: Option<u32>,
     /// Connections established.
     pub connections: u64,
     /// Connects that failed by its fault.

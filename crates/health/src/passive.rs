@@ -1,6 +1,7 @@
-//! Evidence from the traffic itself: connects that fail.
+//! Evidence from the traffic itself: connects that fail, and connections that the backend resets.
 //!
 //! ```text
+//!   in use --- passive_failures reset in a row ----> with checks: Doubt, the checks decide
 //!   in use --- passive_failures failed in a row ---> with checks: Doubt, the checks decide
 //!     ^  ^                                           without:     Eject for 10 s
 //!     |  `---- a connection is made                                  |
@@ -10,7 +11,11 @@
 //! ```
 //!
 //! Samples are totals over all workers. Our own exhaustion (no ports, no descriptors) is never counted in them. Within one
-//! tick the order is not known, so that any connection made in it ends the row.
+//! tick the order is not known, so that any connection made in it ends the row of failed connects; a row of resets ends with a tick
+//! in which more connections were made than reset.
+//!
+//! Resets alone never leave a backend out. Whose fault a reset is cannot be told at TCP: a server that dies resets its connections,
+//! and so does one that throws a bad client out. Checks can tell the two apart; a backend without any is left in use.
 
 use std::fmt;
 use std::time::Duration;
@@ -26,6 +31,8 @@ pub const EJECT_MAX: Duration = Duration::from_secs(300);
 pub struct Sample {
     /// Connects that failed.
     pub connect_failures: u64,
+    /// Those of them that got no answer.
+    pub connect_timeouts: u64,
     /// Connections that were made.
     pub connections: u64,
     /// Connections that the backend reset.
@@ -36,18 +43,11 @@ pub struct Sample {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Evidence {
     /// It has checks: ask now, and often. See [`crate::Checker::doubt`].
-    Doubt {
-        /// Failed connects in a row.
-        failures: u64,
-        /// Resets since the last connection that was made.
-        resets: u64,
-    },
+    Doubt(Rows),
     /// It has none: leave it out.
     Eject {
-        /// Failed connects in a row.
-        failures: u64,
-        /// Resets since the last connection that was made.
-        resets: u64,
+        /// Why.
+        rows: Rows,
         /// For how long.
         duration: Duration,
     },
@@ -58,13 +58,22 @@ pub enum Evidence {
     },
 }
 
+/// What has gone wrong in a row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// Connects that failed.
+    pub failures: u64,
+    /// Those of them that got no answer.
+    pub timeouts: u64,
+    /// Connections that the backend reset.
+    pub resets: u64,
+}
+
 /// What is known of one backend from its traffic.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Passive {
     last: Option<Sample>,
-    /// Failures in a row.
-    row: u64,
-    resets: u64,
+    rows: Rows,
     ejected: Option<Ejection>,
     /// The last ejection is over and no connection was made since.
     on_trial: bool,
@@ -84,7 +93,7 @@ struct Ejection {
 pub struct Rule {
     /// It has checks.
     pub checked: bool,
-    /// Failures in a row that are evidence; 0 = none are.
+    /// Failures, or resets, in a row that are evidence; 0 = none are.
     pub failures: u16,
 }
 
@@ -95,31 +104,34 @@ impl Passive {
         let mut next = self;
         let last = self.last.unwrap_or(sample);
         next.last = Some(sample);
-        let failed = sample
-            .connect_failures
-            .saturating_sub(last.connect_failures);
-        let made = sample.connections.saturating_sub(last.connections);
-        let resets = sample.resets.saturating_sub(last.resets);
+        let since = |count: fn(&Sample) -> u64| count(&sample).saturating_sub(count(&last));
+        let failed = since(|sample| sample.connect_failures);
+        let made = since(|sample| sample.connections);
+        let resets = since(|sample| sample.resets);
         if made > 0 {
-            (next.row, next.resets, next.on_trial) = (0, resets, false);
+            (next.rows.failures, next.rows.timeouts, next.on_trial) = (0, 0, false);
         } else {
-            next.row = self.row.saturating_add(failed);
-            next.resets = self.resets.saturating_add(resets);
+            let timeouts = since(|sample| sample.connect_timeouts);
+            next.rows.failures = self.rows.failures.saturating_add(failed);
+            next.rows.timeouts = self.rows.timeouts.saturating_add(timeouts);
         }
+        next.rows.resets = match made > resets {
+            true => 0,
+            false => self.rows.resets.saturating_add(resets),
+        };
         if rule.failures == 0 || rule.checked {
             let was_ejected = next.ejected.take().is_some();
             next.on_trial = false;
             if was_ejected {
                 let after = std::mem::take(&mut next.span);
-                next.row = 0;
+                next.rows = Rows::default();
                 return (next, Some(Evidence::Return { after }));
             }
-            let is_doubt = rule.failures > 0 && failed > 0 && next.row >= u64::from(rule.failures);
-            let doubt = Evidence::Doubt {
-                failures: next.row,
-                resets: next.resets,
-            };
-            return (next, is_doubt.then_some(doubt));
+            let limit = u64::from(rule.failures);
+            let is_doubt = rule.failures > 0
+                && (failed > 0 && next.rows.failures >= limit
+                    || resets > 0 && next.rows.resets >= limit);
+            return (next, is_doubt.then_some(Evidence::Doubt(next.rows)));
         }
         match next.ejected {
             Some(ejection) if now_ms < ejection.until_ms => (next, None),
@@ -127,7 +139,7 @@ impl Passive {
                 next.ejected = None;
                 next.on_trial = true;
                 next.returned_ms = now_ms;
-                (next.row, next.resets) = (0, 0);
+                next.rows = Rows::default();
                 let after = next.span;
                 (next, Some(Evidence::Return { after }))
             }
@@ -155,7 +167,7 @@ impl Passive {
         } else {
             u64::from(rule.failures)
         };
-        if failed == 0 || self.row < limit {
+        if failed == 0 || self.rows.failures < limit {
             if has_proved_itself {
                 self.span = Duration::ZERO;
             }
@@ -172,8 +184,7 @@ impl Passive {
         });
         self.on_trial = false;
         let eject = Evidence::Eject {
-            failures: self.row,
-            resets: self.resets,
+            rows: self.rows,
             duration: self.span,
         };
         (self, Some(eject))
@@ -183,17 +194,9 @@ impl Passive {
 impl fmt::Display for Evidence {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Doubt { failures, resets } => {
-                row(f, *failures, *resets)?;
-                f.write_str("; checked at once")
-            }
-            Self::Eject {
-                failures,
-                resets,
-                duration,
-            } => {
-                row(f, *failures, *resets)?;
-                write!(f, "; left out for {} s", duration.as_secs())
+            Self::Doubt(rows) => write!(f, "{rows}; checked at once"),
+            Self::Eject { rows, duration } => {
+                write!(f, "{rows}; left out for {} s", duration.as_secs())
             }
             Self::Return { after } => {
                 write!(f, "tried again after {} s", after.as_secs())
@@ -202,14 +205,29 @@ impl fmt::Display for Evidence {
     }
 }
 
-fn row(f: &mut fmt::Formatter<'_>, failures: u64, resets: u64) -> fmt::Result {
-    match failures {
-        1 => f.write_str("1 connect failed")?,
-        _ => write!(f, "{failures} connects in a row failed")?,
-    }
-    match resets {
-        0 => Ok(()),
-        1 => f.write_str(", 1 connection was reset"),
-        _ => write!(f, ", {resets} connections were reset"),
+impl fmt::Display for Rows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            failures,
+            timeouts,
+            resets,
+        } = *self;
+        match failures {
+            0 => {}
+            1 => f.write_str("1 connect failed")?,
+            _ => write!(f, "{failures} connects in a row failed")?,
+        }
+        match (failures, timeouts) {
+            (_, 0) => {}
+            (0 | 1, _) => f.write_str(", without an answer")?,
+            _ => write!(f, ", {} of them without an answer", timeouts.min(failures))?,
+        }
+        match (failures, resets) {
+            (_, 0) => Ok(()),
+            (0, 1) => f.write_str("1 connection was reset"),
+            (0, _) => write!(f, "{resets} connections in a row were reset"),
+            (_, 1) => f.write_str(", 1 connection was reset"),
+            _ => write!(f, ", {resets} connections were reset"),
+        }
     }
 }

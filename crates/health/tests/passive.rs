@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use evenkeel_health::passive::{EJECT_FIRST, EJECT_MAX, Evidence, Passive, Rule, Sample};
+use evenkeel_health::passive::{EJECT_FIRST, EJECT_MAX, Evidence, Passive, Rows, Rule, Sample};
 use proptest::prelude::*;
 
 const UNCHECKED: Rule = Rule {
@@ -39,6 +39,16 @@ impl Backend {
         evidence
     }
 
+    fn reset(&mut self, resets: u64, made: u64, rule: Rule) -> Option<Evidence> {
+        self.sample.resets += resets;
+        self.tick(0, made, rule)
+    }
+
+    fn unanswered(&mut self, count: u64, rule: Rule) -> Option<Evidence> {
+        self.sample.connect_timeouts += count;
+        self.tick(count, 0, rule)
+    }
+
     fn eject(&mut self) -> Duration {
         match self.tick(3, 0, UNCHECKED) {
             Some(Evidence::Eject { duration, .. }) => duration,
@@ -63,10 +73,10 @@ fn failures_in_a_row_are_counted_over_ticks_and_a_connection_ends_the_row() {
     assert_eq!(backend.tick(1, 1, CHECKED), None);
     assert_eq!(backend.tick(2, 0, CHECKED), None);
     let doubt = backend.tick(1, 0, CHECKED);
-    let expected = Evidence::Doubt {
+    let expected = Evidence::Doubt(Rows {
         failures: 3,
-        resets: 0,
-    };
+        ..Rows::default()
+    });
     assert_eq!(doubt, Some(expected));
     assert_eq!(
         expected.to_string(),
@@ -119,6 +129,70 @@ fn a_new_rule_takes_it_back_in() {
         ..UNCHECKED
     };
     assert_eq!(backend.tick(100, 0, off), None);
+}
+
+fn words(evidence: Option<Evidence>) -> String {
+    evidence.map_or_else(String::new, |evidence| evidence.to_string())
+}
+
+#[test]
+fn resets_in_a_row_have_the_backend_checked_and_a_connection_that_stays_ends_the_row() {
+    let mut backend = Backend::new();
+    assert_eq!(backend.reset(1, 1, CHECKED), None);
+    assert_eq!(backend.reset(1, 1, CHECKED), None);
+    assert_eq!(backend.tick(0, 0, CHECKED), None, "a quiet tick is none");
+    // Made before, and reset now.
+    let doubt = backend.reset(1, 0, CHECKED);
+    assert_eq!(
+        words(doubt),
+        "3 connections in a row were reset; checked at once"
+    );
+    assert_eq!(backend.tick(0, 0, CHECKED), None, "nothing new");
+    assert!(backend.reset(1, 1, CHECKED).is_some(), "it goes on");
+    // Of five made two were not reset.
+    assert_eq!(backend.reset(3, 5, CHECKED), None);
+    assert_eq!(backend.reset(2, 2, CHECKED), None);
+    assert!(backend.reset(1, 1, CHECKED).is_some());
+    // A process that dies with its connections.
+    assert_eq!(backend.reset(0, 40, CHECKED), None);
+    assert!(backend.reset(40, 0, CHECKED).is_some());
+}
+
+#[test]
+fn resets_alone_never_leave_a_backend_out_and_mean_nothing_where_failures_do_not() {
+    let mut backend = Backend::new();
+    for _ in 0..50 {
+        assert_eq!(backend.reset(10, 3, UNCHECKED), None);
+    }
+    let off = Rule {
+        failures: 0,
+        ..CHECKED
+    };
+    assert_eq!(backend.reset(10, 3, off), None);
+}
+
+#[test]
+fn evidence_says_which_connects_got_no_answer() {
+    let mut backend = Backend::new();
+    backend.tick(1, 0, CHECKED);
+    assert_eq!(
+        words(backend.unanswered(2, CHECKED)),
+        "3 connects in a row failed, 2 of them without an answer; checked at once"
+    );
+    backend.tick(0, 1, CHECKED);
+    assert_eq!(
+        words(backend.tick(3, 0, CHECKED)),
+        "3 connects in a row failed; checked at once"
+    );
+    let one = Rule {
+        failures: 1,
+        ..UNCHECKED
+    };
+    backend.tick(0, 1, one);
+    assert_eq!(
+        words(backend.unanswered(1, one)),
+        "1 connect failed, without an answer; left out for 10 s"
+    );
 }
 
 proptest! {

@@ -19,7 +19,7 @@ pub const LINE_BYTES_MAX: usize = 8 * 1024;
 const TAIL_BYTES: usize = 64;
 
 /// What stands where a human-readable line was cut.
-const CUT_MARK: &str = "...[cut]";
+pub(crate) const CUT_MARK: &str = "...[cut]";
 
 const _: () = assert!(CUT_MARK.len() + 16 < TAIL_BYTES);
 
@@ -43,13 +43,36 @@ pub(crate) fn line(
     debug_assert!(out.is_empty(), "a line begins on an empty buffer");
     let mut fields = Fields::default();
     record(&mut fields);
+    write_line(out, format, head, &fields);
+}
+
+/// Appends a line of the log about itself to the empty `out`: a count of lines, and why.
+pub(crate) fn tally(
+    out: &mut String,
+    format: LogFormat,
+    head: Head<'_>,
+    message: &str,
+    lines: u64,
+    error: Option<&str>,
+) {
+    let mut fields = Fields {
+        message: message.to_owned(),
+        others: vec![("lines", Value::Bare(lines.to_string()))],
+    };
+    if let Some(error) = error {
+        fields.others.push(("error", Value::Text(error.to_owned())));
+    }
+    write_line(out, format, head, &fields);
+}
+
+fn write_line(out: &mut String, format: LogFormat, head: Head<'_>, fields: &Fields) {
     if head.journal {
         out.push_str(journal_mark(head.level));
     }
     let mut whole = Bounded::new(out);
     let written = match format {
-        LogFormat::Human => human(&mut whole, head, &fields),
-        LogFormat::Json => json(&mut whole, head, &fields),
+        LogFormat::Human => human(&mut whole, head, fields),
+        LogFormat::Json => json(&mut whole, head, fields),
     };
     let cut = written.is_err();
     match format {
@@ -144,7 +167,7 @@ fn is_bare(text: &str) -> bool {
 
 /// Whether a character can be shown as it is: no control character of either kind, nothing that breaks a line elsewhere,
 /// nothing that turns the direction of writing.
-fn is_safe(c: char) -> bool {
+pub(crate) fn is_safe(c: char) -> bool {
     !c.is_control()
         && !matches!(
             c,

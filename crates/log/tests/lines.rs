@@ -142,6 +142,24 @@ fn logging_goes_through_the_channel_and_follows_a_new_spec() {
     evenkeel_log::init_stderr(spec);
     while next().is_some() {}
     tracing::error!("still here");
+    // First what was lost, then the line; and only once.
+    let told = next().unwrap();
+    assert!(
+        told.ends_with("WARN worker-3 log lines were dropped lines=1\n"),
+        "{told}"
+    );
+    evenkeel_log::tell_dropped();
     assert!(next().unwrap().ends_with("ERROR worker-3 still here\n"));
+    assert_eq!(next(), None);
+    // A process that has nothing more to say still says that it lost lines.
+    let before = dropped.load(Relaxed);
+    while dropped.load(Relaxed) == before {
+        tracing::error!("flood");
+    }
+    evenkeel_log::tell_dropped();
+    assert_eq!(dropped.load(Relaxed), before + 1);
+    while next().is_some() {}
+    evenkeel_log::tell_dropped();
+    assert!(next().unwrap().ends_with("dropped lines=1\n"));
     drop(fd);
 }

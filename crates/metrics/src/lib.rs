@@ -1,6 +1,7 @@
 //! Metrics: the table, the exposition, the endpoint.
 #![forbid(unsafe_code)]
 
+mod exposition;
 mod scrape;
 mod server;
 pub mod table;

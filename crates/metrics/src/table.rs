@@ -12,6 +12,20 @@ pub enum Kind {
     Counter,
     /// Goes up and down.
     Gauge,
+    /// Counts by size: for each bound how many were not above it, all of them, and their sum. Rises as a counter does.
+    Histogram,
+}
+
+impl Kind {
+    /// The format's word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
 }
 
 /// A metric.
@@ -67,6 +81,12 @@ table! {
         "Time since the supervisor's last turn. It rises while there is no supervisor.";
     LOG_DROPPED Counter "evenkeel_log_dropped_total" "lines" []
         "Log lines of supervisor and monitor that were dropped because the line channel was full.";
+    LOG_UNWRITTEN Counter "evenkeel_log_unwritten_total" "lines" []
+        "Log lines of all processes that could not be written to standard error: nobody reads it, or there is no room.";
+    ACCESS_LOG_UNWRITTEN Counter "evenkeel_access_log_unwritten_total" "lines" []
+        "Lines of the access log that could not be written to where it goes: nobody reads it, or there is no room.";
+    SOURCES_CAPACITY Gauge "evenkeel_sources_capacity" "sources" []
+        "Sources whose rates can be watched at the same time (`limits.sources`). With more, `source_rate` is no longer exact.";
     MONITOR_STARTS Counter "evenkeel_monitor_starts_total" "processes" []
         "Monitor processes started; more than one means that it ended unasked.";
     MONITOR_BEAT Gauge "evenkeel_monitor_heartbeat_age_seconds" "seconds" []
@@ -80,16 +100,26 @@ table! {
         "Services in the plan in force.";
     SERVICE_ACTIVE Gauge "evenkeel_service_active_connections" "connections" ["service"]
         "Client connections accepted and not ended.";
+    SERVICE_QUEUED Gauge "evenkeel_service_queued_connections" "connections" ["service"]
+        "Client connections that wait because every eligible backend is at its max_connections.";
+    SERVICE_WAITED Counter "evenkeel_service_waited_total" "connections" ["service"]
+        "Client connections that had to wait for that reason, whatever became of them.";
     SERVICE_CONNECTIONS Counter "evenkeel_service_connections_total" "connections" ["service"]
         "Client connections accepted. At rest this is relayed plus all failures.";
     SERVICE_RELAYED Counter "evenkeel_service_relayed_total" "connections" ["service"]
         "Client connections that were connected to a backend and have ended, in order or by either side.";
     SERVICE_FAILURES Counter "evenkeel_service_failures_total" "connections" ["service", "reason"]
-        "Client connections that ended otherwise. no_backend: none was eligible. connect: every backend tried refused or did not answer. exhausted: we had no descriptor, port or memory left. client_gone: the client left before a backend was connected. worker_died: the worker ended with the connection open. drain_cut: the drain deadline passed. closed: the service's policy kept it closed. sorry: so it did, and the sorry service took the connection, where it counts once more. down_reset: the backend went down and the service says that its connections are reset then.";
+        "Client connections that ended otherwise. no_backend: none was eligible. connect: every backend tried refused or did not answer. exhausted: we had no descriptor, port or memory left. client_gone: the client left before a backend was connected. worker_died: the worker ended with the connection open. drain_cut: the drain deadline passed. closed: the service's policy kept it closed. sorry: so it did, and the sorry service took the connection, where it counts once more. down_reset: the backend went down and the service says that its connections are reset then. max_connections, rate, source_rate: refused by this limit of the listener. denied: refused by allow or deny. proxy_header: the PROXY protocol header was missing, late or not valid. queue_full: every eligible backend was full, and so was the queue. queue_timeout: it waited in the queue for too long. idle, half_closed, total: ended at this one of the service's timeouts. frame_too_long: a frame was longer than the framing allows.";
     SERVICE_RETRIES Counter "evenkeel_service_retries_total" "connects" ["service"]
         "Connects tried again on another backend.";
     SERVICE_CLIENT_RESETS Counter "evenkeel_service_client_resets_total" "connections" ["service"]
         "Connections that the client ended by a reset.";
+    SERVICE_CONNECT Histogram "evenkeel_service_connect_seconds" "seconds" ["service"]
+        "Time from the first attempt to connect to a backend until one was connected, retries included.";
+    SERVICE_FIRST_BYTE Histogram "evenkeel_service_first_byte_seconds" "seconds" ["service"]
+        "Time from there to the backend's first byte, of connections that had one.";
+    SERVICE_DURATION Histogram "evenkeel_service_duration_seconds" "seconds" ["service"]
+        "Time from accept to the end, of connections that got a backend.";
     SERVICE_BYTES_IN Counter "evenkeel_service_bytes_in_total" "bytes" ["service"]
         "Bytes received from clients.";
     SERVICE_BYTES_OUT Counter "evenkeel_service_bytes_out_total" "bytes" ["service"]
@@ -104,6 +134,12 @@ table! {
         "Time since the last change of what the service's policy says; 0 when there was none yet.";
     LISTENER_ACCEPTED Counter "evenkeel_listener_accepted_total" "connections" ["service", "address"]
         "Client connections accepted, by configured address.";
+    LISTENER_ACTIVE Gauge "evenkeel_listener_active_connections" "connections" ["service", "address"]
+        "Client connections accepted at the address and not ended.";
+    LISTENER_MAX_CONNECTIONS Gauge "evenkeel_listener_max_connections" "connections" ["service", "address"]
+        "Limit on them, over all workers; there only where one is set.";
+    LISTENER_REFUSED Counter "evenkeel_listener_refused_total" "connections" ["service", "address", "reason"]
+        "Client connections refused at the address. max_connections: too many at a time. rate: too many new ones in time. source_rate: too many new ones of their source. denied: by allow or deny. They count as failures of the service, too.";
 
     BACKEND_STATE Gauge "evenkeel_backend_state" "0 or 1" ["service", "backend", "state"]
         "1 for the state that health checks give: starting, up, down, unchecked, drain (it says that it takes no new connections), maint (it says that it is not to be used); 0 for the others.";
@@ -115,10 +151,14 @@ table! {
         "Weight in force; 0 takes no new connections.";
     BACKEND_ACTIVE Gauge "evenkeel_backend_active_connections" "connections" ["service", "backend"]
         "Connections picked for the backend and not ended.";
+    BACKEND_MAX_CONNECTIONS Gauge "evenkeel_backend_max_connections" "connections" ["service", "backend"]
+        "Limit on them, over all workers: the configured one, or the backend's agent's where that is lower; there only where one is set.";
     BACKEND_CONNECTIONS Counter "evenkeel_backend_connections_total" "connections" ["service", "backend"]
         "Connections established to the backend.";
     BACKEND_CONNECT_FAILURES Counter "evenkeel_backend_connect_failures_total" "connects" ["service", "backend"]
         "Connects that the backend refused or did not answer in time. What we lacked ourselves is not counted here.";
+    BACKEND_CONNECT_TIMEOUTS Counter "evenkeel_backend_connect_timeouts_total" "connects" ["service", "backend"]
+        "Those of them that got no answer in time. Checks that pass while connects time out speak for a missing way back, above all with `source = \"client\"`.";
     BACKEND_RESETS Counter "evenkeel_backend_resets_total" "connections" ["service", "backend"]
         "Connections that the backend reset after they were established.";
     BACKEND_BYTES_IN Counter "evenkeel_backend_bytes_in_total" "bytes" ["service", "backend"]
@@ -156,10 +196,18 @@ table! {
         "Those of them that came to a neighbour's socket while that had no worker.";
     WORKER_ACCEPT_ERRORS Counter "evenkeel_worker_accept_errors_total" "accepts" ["slot", "reason"]
         "Accepts that failed. aborted: the connection was gone already. exhausted: no descriptor or memory was left.";
+    WORKER_REFUSED Counter "evenkeel_worker_refused_total" "connections" ["slot"]
+        "Client connections refused because the last descriptors are kept for what runs.";
+    WORKER_PARKED Gauge "evenkeel_worker_parked_connections" "connections" ["slot"]
+        "Client connections of the worker that are idle and parked: they hold neither a task nor a buffer.";
+    WORKER_IMBALANCE Gauge "evenkeel_worker_imbalance_ratio" "ratio" []
+        "Most active connections of a live worker to the mean of all live workers: 1 = evenly spread or none at all, the number of live workers = one has all. With few connections it is high by chance. How evenly new ones come is max(rate(evenkeel_worker_accepted_total[5m])) / avg(rate(evenkeel_worker_accepted_total[5m])).";
     WORKER_BUFFER Gauge "evenkeel_worker_buffer_bytes" "bytes" ["slot"]
         "Relay buffers that the worker holds now.";
     WORKER_LOG_DROPPED Counter "evenkeel_worker_log_dropped_total" "lines" ["slot"]
         "Log lines that the slot's workers dropped because the line channel was full.";
+    WORKER_ACCESS_LOG_DROPPED Counter "evenkeel_worker_access_log_dropped_total" "lines" ["slot"]
+        "Lines of the access log that the slot's workers dropped because the line channel was full.";
 }
 
 /// The reference page.
@@ -171,14 +219,13 @@ pub fn reference_markdown() -> String {
          in `crates/metrics`.\n\n\
          Counters rise for the life of the supervisor: a worker or monitor that is started again, a reload and a removed \
          worker take nothing away. Series of removed services and backends disappear.\n\n\
+         Histograms have the same buckets everywhere, from 100 us to an hour; `le` is the upper bound in seconds. Label values \
+         come from the configuration or are words of ours: no address of a client is among them.\n\n\
          | name | kind | unit | labels | meaning |\n\
          | --- | --- | --- | --- | --- |\n",
     );
     for metric in TABLE {
-        let kind = match metric.kind {
-            Kind::Counter => "counter",
-            Kind::Gauge => "gauge",
-        };
+        let kind = metric.kind.as_str();
         let labels = match metric.labels {
             [] => "-".to_owned(),
             labels => format!("`{}`", labels.join("`, `")),
@@ -198,6 +245,8 @@ pub fn reference_markdown() -> String {
 mod tests {
     use std::collections::HashSet;
 
+    use evenkeel_scoreboard::ServiceCount;
+
     use super::*;
 
     #[test]
@@ -216,6 +265,18 @@ mod tests {
                 metric.name
             );
             assert!(metric.help.ends_with('.'), "{}", metric.name);
+            // These would have to be escaped in the exposition, and a bar ends a cell of the reference page.
+            assert!(!metric.help.contains(['\\', '\n', '|']), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn every_reason_of_a_failure_is_explained() {
+        for count in ServiceCount::FAILURES {
+            let reason = count.failure().unwrap();
+            let words = SERVICE_FAILURES.help.split([' ', ',', ':']);
+            let explained = words.filter(|word| *word == reason).count();
+            assert!(explained > 0, "{reason}");
         }
     }
 

@@ -13,6 +13,7 @@
 //! their cells are used by nobody yet.
 
 use std::collections::{HashMap, HashSet};
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -44,6 +45,7 @@ pub(crate) enum Stage {
     Decoding {
         generation: u64,
         result: JoinHandle<Result<Decoded, String>>,
+        access_log: Option<OwnedFd>,
     },
     Awaiting {
         next: Next,
@@ -61,6 +63,8 @@ pub(crate) struct Next {
     secrets: Option<Secrets>,
     /// Backends without checks that were left out when the monitor started.
     held: Vec<BackendCell>,
+    /// The access log's file.
+    access_log: Option<OwnedFd>,
 }
 
 impl Monitor {
@@ -73,6 +77,12 @@ impl Monitor {
                 Descriptor::Metrics { address } => Some((address, fd)),
                 _ => None,
             }));
+        let mut access_log = self.link.take(&Descriptor::AccessLog { generation });
+        if self.plan.generation == 0 {
+            // The first plan is in force everywhere else, if it is not the first of all.
+            self.lines.set_access(access_log.take());
+            self.lines.release();
+        }
         let secrets = self.link.take(&Descriptor::Secrets { generation });
         let Some(blob) = self.link.take(&Descriptor::Delta { generation }) else {
             self.refuse(generation, "its delta did not arrive".to_owned());
@@ -82,7 +92,11 @@ impl Monitor {
         let capacities = self.board.capacities();
         let decode = move || plans::decode(blob, secrets, &base, capacities);
         let result = tokio::task::spawn_blocking(decode);
-        self.stage = Stage::Decoding { generation, result };
+        self.stage = Stage::Decoding {
+            generation,
+            result,
+            access_log,
+        };
     }
 
     fn refuse(&mut self, generation: u64, reason: String) {
@@ -108,10 +122,17 @@ impl Monitor {
     }
 
     pub(crate) fn take_decoded(&mut self, decoded: Result<Decoded, String>) {
-        let Stage::Decoding { generation, .. } = self.stage else {
-            return;
+        let (generation, access_log) = match std::mem::replace(&mut self.stage, Stage::Settled) {
+            Stage::Decoding {
+                generation,
+                access_log,
+                ..
+            } => (generation, access_log),
+            stage => {
+                self.stage = stage;
+                return;
+            }
         };
-        self.stage = Stage::Settled;
         let (plan, secrets) = match decoded {
             Ok(decoded) if decoded.plan.generation == generation => {
                 (Arc::new(decoded.plan), decoded.secrets)
@@ -175,6 +196,7 @@ impl Monitor {
                 plan,
                 secrets,
                 held,
+                access_log,
             },
             backends: awaited,
             deadline: Instant::now() + patience,
@@ -236,11 +258,15 @@ impl Monitor {
             plan,
             secrets,
             held,
+            access_log,
         } = next;
+        if self.plan.generation > 0 {
+            self.lines.set_access(access_log);
+        }
         self.plan = Arc::clone(&plan);
         self.seeds.clear();
         for backend in plans::backends(&plan) {
-            self.verdicts.forget_percent(&backend);
+            self.verdicts.forget_agent(&backend);
             // Checks were taken away from one that had them.
             let is_left_out =
                 || self.traffic.is_left_out(backend.cell) || held.contains(&backend.cell);

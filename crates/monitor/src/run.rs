@@ -64,12 +64,14 @@ pub(crate) enum MonitorError {
 pub(crate) async fn run(socket: OwnedFd) -> Result<(), MonitorError> {
     let (hello, mut link) = Link::open(socket).await.map_err(MonitorError::Hello)?;
     // Before the first thread is started: users are a matter of threads.
-    if let Some((uid, gid)) = hello.become_user {
-        process::become_user(uid, gid).map_err(|source| MonitorError::User { uid, source })?;
+    match hello.become_user {
+        Some((uid, gid)) => process::become_user(uid, gid, false)
+            .map_err(|source| MonitorError::User { uid, source })?,
+        None => process::give_up_rights(false).map_err(MonitorError::LockDown)?,
     }
     process::lock_down().map_err(MonitorError::LockDown)?;
     let (board, first) = scoreboard(&mut link).await?;
-    let lines = Lines::start().map_err(MonitorError::Lines)?;
+    let lines = Lines::start(board).map_err(MonitorError::Lines)?;
     let mut monitor = Monitor::new(hello, link, board, lines);
     monitor.take_descriptors();
     let mut ended = match first {
@@ -112,7 +114,7 @@ pub(crate) struct Monitor {
     hello: Hello,
     pub(crate) link: Link,
     pub(crate) board: Scoreboard,
-    lines: Lines,
+    pub(crate) lines: Lines,
     pub(crate) news: Rc<News>,
     pub(crate) verdicts: Rc<Verdicts>,
     pub(crate) checker: Checker<Told>,
@@ -223,6 +225,7 @@ impl Monitor {
                 self.look_at_traffic();
             }
             Event::Report => {
+                self.lines.publish();
                 self.verdicts.tell_all();
                 self.news.tell();
             }
@@ -309,20 +312,21 @@ impl Monitor {
             } = finding;
             match what {
                 What::Unreachable(address) => self.resolver.again(&address),
-                What::Evidence(evidence @ Evidence::Doubt { .. }) => {
-                    tracing::debug!("backend {identity}: {evidence}");
+                What::Evidence {
+                    evidence: Evidence::Doubt(_),
+                    words,
+                } => {
+                    tracing::debug!("backend {identity}: {words}");
                     self.checker.doubt(cell);
                 }
                 // Checks decide where there are some.
-                What::Evidence(Evidence::Eject { .. } | Evidence::Return { .. })
-                | What::Released
-                    if is_checked => {}
-                What::Evidence(evidence @ Evidence::Eject { .. }) => {
-                    self.verdicts.left_out(cell, true, &evidence.to_string());
+                What::Evidence { .. } | What::Released if is_checked => {}
+                What::Evidence { evidence, words } => {
+                    let is_left_out = matches!(evidence, Evidence::Eject { .. });
+                    self.verdicts.left_out(cell, is_left_out, &words);
                 }
-                What::Evidence(evidence @ Evidence::Return { .. }) => {
-                    self.verdicts.left_out(cell, false, &evidence.to_string());
-                }
+                What::NoWayBack(words) => self.verdicts.remark(cell, true, words),
+                What::WayBack(words) => self.verdicts.remark(cell, false, words),
                 What::Released => self.verdicts.left_out(cell, false, "tried again"),
             }
         }
@@ -349,6 +353,7 @@ impl Monitor {
         };
         // The next supervisor asks workers on it, and nobody must answer in their place.
         self.reunion = None;
+        self.lines.release();
         self.forget_prepared();
         self.orphan = Some(Orphan { deadline });
         false

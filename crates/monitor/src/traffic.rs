@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use evenkeel_health::passive::{EJECT_FIRST, Evidence, Passive, Rule, Sample};
-use evenkeel_plan::{Address, BackendCell, Plan};
-use evenkeel_scoreboard::{BackendCount, Scoreboard};
+use evenkeel_plan::{Address, BackendCell, Plan, SourceSpec};
+use evenkeel_scoreboard::{BackendCount, HealthState, Scoreboard};
 
 /// Most backends in one turn of the loop; with more of them each is looked at less often.
 const BACKENDS_MAX: usize = 1_000;
@@ -14,10 +14,17 @@ const BACKENDS_MAX: usize = 1_000;
 const CELLS_MAX: usize = 64 * 1_024;
 
 /// Cells of a backend that are read in each row.
-const CELLS_EACH: usize = 3;
+const CELLS_EACH: usize = 4;
 
 /// How long a backend without checks that was left out when the monitor began stays so: as long as the first time.
 const HELD: Duration = EJECT_FIRST;
+
+/// What to look at when connects from clients' addresses get no answer from a backend that passes its checks: those come from
+/// this host's own address.
+const NO_WAY_BACK_CHECKED: &str = "connects from clients' addresses get no answer, while checks from this host's own address pass: does the backend send its answers to clients through this host? (deploy/transparent-routes)";
+
+/// The same where there are no checks to compare with.
+const NO_WAY_BACK: &str = "connects from clients' addresses get no answer: does the backend send its answers to clients through this host? (deploy/transparent-routes)";
 
 /// What a look at the traffic asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +41,15 @@ pub(crate) struct Finding {
 pub(crate) enum What {
     /// Connects to what this name stands for fail.
     Unreachable(Address),
-    Evidence(Evidence),
+    Evidence {
+        evidence: Evidence,
+        /// The same in words, for people.
+        words: String,
+    },
+    /// It passes its checks, and what it sends to clients' addresses does not arrive here: why, in words.
+    NoWayBack(&'static str),
+    /// That is over: why, in words.
+    WayBack(&'static str),
     /// It was left out when the monitor began, and that was long enough.
     Released,
 }
@@ -57,7 +72,12 @@ struct Watched {
     connect_failures: Option<u64>,
     /// Monotonic ms until which it is left out because it was when the monitor began.
     held_until_ms: Option<u64>,
-    last: Option<(Evidence, u64)>,
+    /// Connections to it come from clients' addresses.
+    is_transparent: bool,
+    /// Totals of connections when [`What::NoWayBack`] was said; `None` = it is not.
+    no_way_back: Option<u64>,
+    /// In words, and when.
+    last: Option<(String, u64)>,
 }
 
 impl Traffic {
@@ -85,11 +105,13 @@ impl Traffic {
                     failures: record.spec.policy.passive_failures,
                 };
                 let address = backend.spec.address.clone();
+                let is_transparent = record.spec.connect.source == SourceSpec::Client;
                 let known = before.remove(&(backend.cell, identity.clone()));
                 self.watched.push(match known {
                     Some(watched) => Watched {
                         rule,
                         address,
+                        is_transparent,
                         ..watched
                     },
                     None => Watched {
@@ -100,6 +122,8 @@ impl Traffic {
                         passive: Passive::default(),
                         connect_failures: None,
                         held_until_ms: held.contains(&backend.cell).then_some(held_until_ms),
+                        is_transparent,
+                        no_way_back: None,
                         last: None,
                     },
                 });
@@ -137,9 +161,9 @@ impl Traffic {
             return String::new();
         };
         let mut parts = Vec::new();
-        if let Some((evidence, at_ms)) = &watched.last {
+        if let Some((words, at_ms)) = &watched.last {
             let age = now_ms.saturating_sub(*at_ms) / 1_000;
-            parts.push(format!("{evidence}, {age} s ago"));
+            parts.push(format!("{words}, {age} s ago"));
         }
         let until_ms = watched.passive.ejected_until_ms().or(watched.held_until_ms);
         if let Some(until_ms) = until_ms {
@@ -155,12 +179,14 @@ impl Watched {
         let sum = |count| board.sum_backend(self.cell, count);
         let sample = Sample {
             connect_failures: sum(BackendCount::ConnectFailures),
+            connect_timeouts: sum(BackendCount::ConnectTimeouts),
             connections: sum(BackendCount::Connections),
             resets: sum(BackendCount::Resets),
         };
         let before = self.connect_failures.replace(sample.connect_failures);
         let (passive, evidence) = self.passive.step(sample, self.rule, now_ms);
         self.passive = passive;
+        let no_way_back = evidence.and_then(|evidence| self.no_way_back(board, evidence));
         let mut find = |what| {
             findings.push(Finding {
                 cell: self.cell,
@@ -174,8 +200,31 @@ impl Watched {
             find(What::Unreachable(self.address.clone()));
         }
         if let Some(evidence) = evidence {
-            self.last = Some((evidence, now_ms));
-            find(What::Evidence(evidence));
+            let words = match no_way_back {
+                Some(hint) => format!("{evidence}; {hint}"),
+                None => evidence.to_string(),
+            };
+            self.last = Some((words.clone(), now_ms));
+            find(What::Evidence { evidence, words });
+        }
+        match self.no_way_back {
+            None if self.rule.checked => {
+                if let Some(hint) = no_way_back {
+                    self.no_way_back = Some(sample.connections);
+                    find(What::NoWayBack(hint));
+                }
+            }
+            Some(before) if sample.connections > before => {
+                self.no_way_back = None;
+                find(What::WayBack("connects are answered again"));
+            }
+            Some(_) if !self.is_transparent => {
+                self.no_way_back = None;
+                find(What::WayBack(
+                    "connects do not come from clients' addresses any more",
+                ));
+            }
+            None | Some(_) => {}
         }
         if self
             .held_until_ms
@@ -186,6 +235,36 @@ impl Watched {
             if !passive.is_ejected() {
                 find(What::Released);
             }
+        }
+    }
+
+    /// What connects without an answer say of one whose connections come from clients' addresses: unless it is known to be down
+    /// anyway, that its answers go elsewhere.
+    fn no_way_back(&self, board: &Scoreboard, evidence: Evidence) -> Option<&'static str> {
+        let (Evidence::Doubt(rows) | Evidence::Eject { rows, .. }) = evidence else {
+            return None;
+        };
+        if !self.is_transparent || rows.timeouts == 0 {
+            return None;
+        }
+        match (self.rule.checked, board.backend(self.cell).verdict().state) {
+            (false, _) => Some(NO_WAY_BACK),
+            (true, HealthState::Up) => Some(NO_WAY_BACK_CHECKED),
+            (true, _) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_control::operator;
+
+    use super::*;
+
+    #[test]
+    fn status_knows_these_words_by_their_beginning() {
+        for words in [NO_WAY_BACK, NO_WAY_BACK_CHECKED] {
+            assert!(words.starts_with(operator::NO_WAY_BACK), "{words}");
         }
     }
 }

@@ -1,8 +1,8 @@
 //! What becomes of a check's result: the verdict cell first, then its service's gate, then the doorbells where connections are
 //! to be reset, then a log line, and words for the supervisor.
 //!
-//! A backend that speaks HAProxy's agent protocol may ask for a share of its weight, which goes to a cell of its own, or for a
-//! number of connections, which is only shown in its answer: there are no limits of connections to backends yet.
+//! A backend that speaks HAProxy's agent protocol may ask for a share of its weight or for a number of connections at most. Each goes
+//! to a cell of its own.
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap, HashSet};
@@ -26,12 +26,15 @@ const REPORTS_MAX: usize = 64;
 /// Longest answer that is passed on, in bytes.
 const ANSWER_BYTES_MAX: usize = 256;
 
+/// Longest reason that is passed on, in bytes.
+const REASON_BYTES_MAX: usize = 320;
+
 /// Reason for what was so before this process began.
 const FOUND: &str = "found so when the monitor started";
 
 /// A report: identity, answer, state and reason of ours, numbers.
 const REPORT_BYTES_MAX: usize =
-    2 * (evenkeel_plan::NAME_BYTES_MAX + 1) + ANSWER_BYTES_MAX + 256 + 64;
+    2 * (evenkeel_plan::NAME_BYTES_MAX + 1) + ANSWER_BYTES_MAX + REASON_BYTES_MAX + 64;
 
 const _: () = assert!(REPORTS_MAX * REPORT_BYTES_MAX < packet::MESSAGE_BYTES_MAX);
 
@@ -140,7 +143,7 @@ impl Verdicts {
             return;
         };
         let report = &mut entry.report;
-        reason.clone_into(&mut report.reason);
+        shorten(reason, REASON_BYTES_MAX).clone_into(&mut report.reason);
         if self.board.backend(cell).verdict().state != state {
             let since_ms = monotonic_ms();
             self.store(cell, Verdict { state, since_ms });
@@ -157,6 +160,23 @@ impl Verdicts {
             }
             self.news.event("health", identity, &text);
         }
+        drop(entries);
+        self.mark_changed(cell);
+    }
+
+    /// Says something of a backend that changes nothing in its state, until that changes.
+    pub(crate) fn remark(&self, cell: BackendCell, is_trouble: bool, words: &str) {
+        let mut entries = self.entries.borrow_mut();
+        let Some(entry) = entries.get_mut(&cell) else {
+            return;
+        };
+        let report = &mut entry.report;
+        shorten(words, REASON_BYTES_MAX).clone_into(&mut report.reason);
+        match is_trouble {
+            true => tracing::warn!("backend {}: {words}", report.identity),
+            false => tracing::info!("backend {}: {words}", report.identity),
+        }
+        self.news.event("health", &report.identity, words);
         drop(entries);
         self.mark_changed(cell);
     }
@@ -214,11 +234,12 @@ impl Verdicts {
         }
     }
 
-    /// A backend that is not asked by an agent check any more has all of its weight.
-    pub(crate) fn forget_percent(&self, backend: &Backend) {
+    /// A backend that is not asked by an agent check any more has all of its weight, and no limit but the plan's.
+    pub(crate) fn forget_agent(&self, backend: &Backend) {
         let check = backend.check.as_ref().map(|check| &check.kind);
         if !matches!(check, Some(CheckKind::Agent { .. })) {
             self.set_percent(backend.cell, backend.service_cell, None);
+            self.set_limit(backend.cell, None);
         }
     }
 
@@ -227,6 +248,15 @@ impl Verdicts {
         if cells.agent_percent() != percent {
             cells.set_agent_percent(percent);
             self.board.service(service).raise_epoch();
+        }
+    }
+
+    /// Those who wait because the backend is full look again: it may take more than before.
+    fn set_limit(&self, backend: BackendCell, limit: Option<u32>) {
+        let cells = self.board.backend(backend);
+        if cells.agent_limit() != limit {
+            cells.set_agent_limit(limit);
+            self.bells.ring();
         }
     }
 
@@ -270,6 +300,13 @@ impl Verdicts {
         // It stays until the agent says another, as in HAProxy.
         if let Some(percent) = outcome.weight_percent {
             self.set_percent(checked.backend, entry.service, Some(percent));
+        }
+        match outcome.observation {
+            // Said in each of the agent's lines, or no limit any more. 0 = none, as in HAProxy.
+            Observation::Passed | Observation::Drain | Observation::Maint => {
+                self.set_limit(checked.backend, outcome.maxconn.filter(|limit| *limit > 0));
+            }
+            Observation::Failed | Observation::Inconclusive => {}
         }
         let report = &mut entry.report;
         shorten(&outcome.answer, ANSWER_BYTES_MAX).clone_into(&mut report.answer);

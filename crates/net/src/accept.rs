@@ -2,24 +2,30 @@
 //!
 //! A listening socket is shared with other processes, so `shutdown` is never called on it, and it is deregistered from
 //! epoll before it is closed: the registration would outlive our descriptor for as long as another process holds the same
-//! open file. Dropping tokio's listener does both in that order.
+//! open file. Dropping tokio's watch does both in that order. What is accepted never passes through tokio's registration.
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use rustix::net::SocketFlags;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::task::coop;
 
 use crate::is_exhaustion;
+use crate::stream::Stream;
 
 /// First pause after an accept that failed for lack of a resource.
 pub const PAUSE_MIN: Duration = Duration::from_millis(1);
 
 /// Longest pause.
 pub const PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Most connections that are accepted before other tasks get their turn.
+pub const BURST_MAX: u32 = 16;
 
 /// Why an accept gave no connection. Neither is a reason to give the listener up.
 #[derive(Debug, thiserror::Error)]
@@ -33,31 +39,34 @@ pub enum AcceptError {
 }
 
 /// An accepted connection and its peer.
-pub type Accepted = (TcpStream, SocketAddr);
+pub type Accepted = (Stream, SocketAddr);
 
 /// Accepts from one listening socket.
 #[derive(Debug)]
 pub struct Acceptor {
-    listener: TcpListener,
+    listener: AsyncFd<OwnedFd>,
     pace: Pace,
+    /// Connections since others had their turn.
+    burst: u32,
 }
 
 impl Acceptor {
     /// Takes a listening socket that is non-blocking already (the mode is shared with other processes). Call it within a
-    /// tokio runtime.
+    /// `LocalSet` of a tokio runtime.
     ///
     /// # Errors
     /// When it cannot be registered with the runtime.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         Ok(Self {
-            listener: TcpListener::from_std(socket.into())?,
+            listener: evenkeel_sys::watch::watch(socket, Interest::READABLE)?,
             pace: Pace::default(),
+            burst: 0,
         })
     }
 
     /// The next connection. After an [`AcceptError::Exhausted`] it waits before it tries again, longer each time; each
     /// success halves the wait. Several connections that wait are taken in one wake: only an accept that finds nothing
-    /// goes back to the event loop, or a task that has used up its turn.
+    /// goes back to the event loop, or one after [`BURST_MAX`] others.
     ///
     /// # Errors
     /// [`AcceptError`]; the acceptor stays usable.
@@ -66,16 +75,46 @@ impl Acceptor {
     /// No connection is lost when the future is dropped.
     pub async fn next(&mut self) -> Result<Accepted, AcceptError> {
         self.pace.wait().await;
-        let result = self.listener.accept().await;
+        let result = std::future::poll_fn(|cx| self.poll(cx)).await;
         self.pace.note(result)
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Accepted>> {
+        if self.burst >= BURST_MAX {
+            self.burst = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        loop {
+            let mut ready = match ready!(self.listener.poll_read_ready(cx)) {
+                Ok(ready) => ready,
+                Err(error) => return Poll::Ready(Err(error)),
+            };
+            match accept_now(self.listener.get_ref().as_fd()) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready.clear_ready();
+                    self.burst = 0;
+                }
+                result => {
+                    self.burst += 1;
+                    return Poll::Ready(result);
+                }
+            }
+        }
+    }
+
+    /// Waits before the next accept, longer each time, as if the last one had failed for lack of a resource: whoever takes what it
+    /// accepts lacks one.
+    pub fn pause(&mut self) {
+        self.pace.lengthen();
     }
 
     /// Deregisters the socket; what waits in its queue stays there.
     ///
     /// # Errors
-    /// When epoll refuses, as it never does for a socket that is registered.
+    /// Never, as things are; who calls it must do without the socket then.
     pub fn into_socket(self) -> io::Result<OwnedFd> {
-        Ok(self.listener.into_std()?.into())
+        Ok(self.listener.into_inner())
     }
 }
 
@@ -87,7 +126,7 @@ pub struct Queue {
 }
 
 impl Queue {
-    /// Takes a listening socket that is registered nowhere. Call it within a tokio runtime.
+    /// Takes a listening socket that is registered nowhere. Call it within a `LocalSet` of a tokio runtime.
     #[must_use]
     pub fn new(socket: OwnedFd) -> Self {
         Self {
@@ -119,10 +158,12 @@ impl Queue {
 }
 
 fn accept_now(socket: BorrowedFd<'_>) -> io::Result<Accepted> {
-    let accepted = rustix::net::accept_with(socket, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC)?;
-    let stream = std::net::TcpStream::from(accepted);
-    let peer = stream.peer_addr()?;
-    Ok((TcpStream::from_std(stream)?, peer))
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let (accepted, peer) = rustix::net::acceptfrom_with(socket, flags)?;
+    let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
+    // The kernel gives no address for a connection that was reset before it was accepted, in some versions.
+    let peer = peer.ok_or(io::ErrorKind::ConnectionAborted)?;
+    Ok((Stream::new(accepted)?, peer))
 }
 
 /// How long to wait before the next accept.
@@ -141,6 +182,11 @@ impl Pace {
         }
     }
 
+    fn lengthen(&mut self) {
+        self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+        self.due = true;
+    }
+
     fn note<T>(&mut self, result: io::Result<T>) -> Result<T, AcceptError> {
         match result {
             Ok(accepted) => {
@@ -153,8 +199,7 @@ impl Pace {
                 Ok(accepted)
             }
             Err(error) if is_exhaustion(&error) => {
-                self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
-                self.due = true;
+                self.lengthen();
                 Err(AcceptError::Exhausted(error))
             }
             Err(error) => Err(AcceptError::Aborted(error)),
@@ -202,8 +247,12 @@ mod tests {
         }
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_queue_is_emptied_and_then_says_so() {
+    #[test]
+    fn a_queue_is_emptied_and_then_says_so() {
+        crate::tests::run(emptied_and_then_says_so());
+    }
+
+    async fn emptied_and_then_says_so() {
         let socket = evenkeel_sys::listen::bind(
             SocketAddr::from(([127, 0, 0, 1], 0)),
             evenkeel_sys::listen::Options::default(),

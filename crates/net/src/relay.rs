@@ -17,19 +17,19 @@
 //! * A reset of one side is passed on as a reset: the other socket is dropped with linger 0. A side that is not being read
 //!   (back-pressure, or it has ended its direction) is watched for a reset as well.
 //! * Linger is cleared at the orderly end only, so that what was written is still delivered after the close.
+//! * The last bytes before an end that is known go out together with it: one segment less each connection.
+//! * One that is idle can stop without ending, and go on later from the little that it leaves ([`State`]).
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
-use std::net::Shutdown;
-use std::pin::Pin;
 use std::task::{Context, Poll, Waker, ready};
 
-use socket2::SockRef;
-use tokio::io::Interest;
-use tokio::net::TcpStream;
+use crate::hold::{Frames, Hold, Plain};
+use crate::mllp::TooLong;
+use crate::stream::{Follows, Stream};
 
-use crate::buffer::Buffer;
-use crate::reset;
+/// Buffers that a direction reads before other tasks get their turn: 1 MiB.
+const READS_A_TURN: u32 = 16;
 
 /// Told of bytes as they flow, since a connection may live for hours.
 pub trait Meter {
@@ -37,6 +37,12 @@ pub trait Meter {
     fn up(&self, count: usize);
     /// `count` more bytes have gone from the backend to the client.
     fn down(&self, count: usize);
+    /// A direction has ended and the other goes on.
+    fn half_closed(&self) {}
+    /// Whether the relay is to stop now if it is idle. Asked at each turn that finds nothing to do.
+    fn may_park(&self) -> bool {
+        false
+    }
 }
 
 /// How a relay ended. One that we cut ourselves has no end: its future is dropped, and both sockets are reset.
@@ -50,77 +56,129 @@ pub enum End {
     ClientReset,
     /// The backend did.
     BackendReset,
+    /// The client sent a frame that is longer than it may be.
+    ClientFrameTooLong,
+    /// The backend did.
+    BackendFrameTooLong,
 }
 
-/// The end of a relay.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ended {
-    /// How it ended.
-    pub by: End,
-    /// Bytes from the client to the backend.
-    pub up: u64,
-    /// Bytes from the backend to the client.
-    pub down: u64,
+/// What a relay without work leaves of itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct State {
+    up: Way,
+    down: Way,
+    /// Whose direction ended first, in order.
+    first: Option<End>,
+    /// Whether the other side has been told of that.
+    is_passed_on: bool,
+}
+
+impl State {
+    /// Whether one direction has ended.
+    #[must_use]
+    pub fn is_half_closed(&self) -> bool {
+        self.first.is_some()
+    }
+}
+
+/// Why a relay returned.
+#[derive(Clone, Copy, Debug)]
+pub enum Stopped {
+    /// It is over.
+    Ended(End),
+    /// It was asked to stop and holds nothing.
+    Idle(State),
 }
 
 /// Relays between `client` and `backend` until both directions have ended or one side fails. The caller then closes both
 /// by dropping them, which ends them as they have to end: in order, or by a reset.
 ///
-/// Both must have linger 0 (see the crate). An idle timeout would be one more thing to wait for beside the two directions.
+/// Begins with `State::default()`, or goes on where it stopped. Both sockets must have linger 0 (see the crate).
 ///
 /// # Cancel safety
 /// The future can be dropped; dropping the sockets then resets both connections.
-pub async fn relay(client: &TcpStream, backend: &TcpStream, meter: &impl Meter) -> Ended {
+pub fn relay<'a>(
+    client: &'a Stream,
+    backend: &'a Stream,
+    meter: &'a impl Meter,
+    state: State,
+) -> impl Future<Output = Stopped> + 'a {
+    let holds = (Plain::default(), Plain::default());
+    relay_by(client, backend, meter, state, holds)
+}
+
+/// The same for MLLP: each frame in one write, in both directions, once it is whole (see [`crate::mllp`]). One that is longer
+/// than `frame_bytes_max` ends the connection. A relay that holds the beginning of a frame is not idle.
+///
+/// # Cancel safety
+/// The future can be dropped; dropping the sockets then resets both connections.
+pub fn relay_frames<'a>(
+    client: &'a Stream,
+    backend: &'a Stream,
+    meter: &'a impl Meter,
+    state: State,
+    frame_bytes_max: usize,
+) -> impl Future<Output = Stopped> + 'a {
+    let hold = || Frames::new(frame_bytes_max);
+    relay_by(client, backend, meter, state, (hold(), hold()))
+}
+
+/// No async function: that would keep room for its arguments twice.
+fn relay_by<'a, H: Hold + 'a>(
+    client: &'a Stream,
+    backend: &'a Stream,
+    meter: &'a impl Meter,
+    state: State,
+    (up, down): (H, H),
+) -> impl Future<Output = Stopped> + 'a {
     let mut relay = Relay {
         client,
         backend,
         meter,
-        up: Flow::default(),
-        down: Flow::default(),
-        client_reset: None,
-        backend_reset: None,
-        first: None,
-        is_passed_on: false,
+        up: Flow::of(state.up, up),
+        down: Flow::of(state.down, down),
+        first: state.first,
+        is_passed_on: state.is_passed_on,
         is_up_first: false,
     };
-    let by = poll_fn(|cx| relay.poll(cx)).await;
-    relay.finish(by);
-    Ended {
-        by,
-        up: relay.up.bytes,
-        down: relay.down.bytes,
+    async move {
+        let by = poll_fn(|cx| relay.poll_or_park(cx)).await;
+        let Some(by) = by else {
+            return Stopped::Idle(State {
+                up: relay.up.way,
+                down: relay.down.way,
+                first: relay.first,
+                is_passed_on: relay.is_passed_on,
+            });
+        };
+        relay.finish(by);
+        Stopped::Ended(by)
     }
 }
 
-struct Relay<'a, M> {
-    client: &'a TcpStream,
-    backend: &'a TcpStream,
+struct Relay<'a, M, H> {
+    client: &'a Stream,
+    backend: &'a Stream,
     meter: &'a M,
-    up: Flow,
-    down: Flow,
-    /// Made when first needed: an idle relay stays small.
-    client_reset: Option<Reset<'a>>,
-    backend_reset: Option<Reset<'a>>,
-    /// Whose direction ended first, in order.
+    up: Flow<H>,
+    down: Flow<H>,
     first: Option<End>,
-    /// Whether the other side has been told of that.
     is_passed_on: bool,
     /// Which direction is polled first.
     is_up_first: bool,
 }
 
-type Reset<'a> = Pin<Box<dyn Future<Output = ()> + 'a>>;
+impl<M: Meter, H: Hold> Relay<'_, M, H> {
+    /// None when it has stopped without an end.
+    fn poll_or_park(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
+        let end = self.poll(cx).map(Some);
+        let is_idle = || !self.up.is_busy() && !self.down.is_busy();
+        end.or(|| match is_idle() && self.meter.may_park() {
+            true => Poll::Ready(None),
+            false => Poll::Pending,
+        })
+    }
 
-fn poll_reset<'a>(
-    watch: &mut Option<Reset<'a>>,
-    socket: &'a TcpStream,
-    cx: &mut Context<'_>,
-) -> Poll<()> {
-    let watch = watch.get_or_insert_with(|| Box::pin(reset(socket)));
-    watch.as_mut().poll(cx)
-}
-
-impl<M: Meter> Relay<'_, M> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         // They take turns in being first, so that one which is always ready cannot use up the task's turn for ever.
         self.is_up_first = !self.is_up_first;
@@ -132,13 +190,11 @@ impl<M: Meter> Relay<'_, M> {
         let end = end.or(|| self.pass_end_on());
         // Who is not being read would not be heard, so it is watched for a reset.
         end.or(|| match self.up.is_deaf() {
-            true => poll_reset(&mut self.client_reset, self.client, cx).map(|()| End::ClientReset),
+            true => self.client.poll_reset(cx).map(|()| End::ClientReset),
             false => Poll::Pending,
         })
         .or(|| match self.down.is_deaf() {
-            true => {
-                poll_reset(&mut self.backend_reset, self.backend, cx).map(|()| End::BackendReset)
-            }
+            true => self.backend.poll_reset(cx).map(|()| End::BackendReset),
             false => Poll::Pending,
         })
     }
@@ -149,6 +205,7 @@ impl<M: Meter> Relay<'_, M> {
             Ok(()) => self.end_direction(End::Client),
             Err(Failed::Reading) => Poll::Ready(End::ClientReset),
             Err(Failed::Writing) => Poll::Ready(End::BackendReset),
+            Err(Failed::Framing) => Poll::Ready(End::ClientFrameTooLong),
         }
     }
 
@@ -158,6 +215,7 @@ impl<M: Meter> Relay<'_, M> {
             Ok(()) => self.end_direction(End::Backend),
             Err(Failed::Reading) => Poll::Ready(End::BackendReset),
             Err(Failed::Writing) => Poll::Ready(End::ClientReset),
+            Err(Failed::Framing) => Poll::Ready(End::BackendFrameTooLong),
         }
     }
 
@@ -167,6 +225,7 @@ impl<M: Meter> Relay<'_, M> {
             Some(first) => Poll::Ready(first),
             None => {
                 self.first = Some(by);
+                self.meter.half_closed();
                 Poll::Pending
             }
         }
@@ -180,7 +239,7 @@ impl<M: Meter> Relay<'_, M> {
             _ => return Poll::Pending,
         };
         self.is_passed_on = true;
-        match SockRef::from(socket).shutdown(Shutdown::Write) {
+        match socket.shutdown_write() {
             Ok(()) => Poll::Pending,
             // ENOTCONN: it was reset meanwhile.
             Err(_) => Poll::Ready(failed),
@@ -190,8 +249,8 @@ impl<M: Meter> Relay<'_, M> {
     fn finish(&mut self, by: End) {
         match by {
             End::Client | End::Backend => {
-                close_in_order(self.client);
-                close_in_order(self.backend);
+                self.client.finish_on_close();
+                self.backend.finish_on_close();
             }
             // What had arrived from a side before its reset is handed on, as far as that goes without waiting.
             End::ClientReset => self
@@ -200,109 +259,125 @@ impl<M: Meter> Relay<'_, M> {
             End::BackendReset => self
                 .down
                 .flush(self.backend, self.client, |n| self.meter.down(n)),
+            // Both are reset: an end in order would make a message of what was broken off.
+            End::ClientFrameTooLong | End::BackendFrameTooLong => {}
         }
     }
 }
 
-/// Makes the close that follows an end, and not a reset: what was written is still delivered.
-fn close_in_order(socket: &TcpStream) {
-    // A socket that refuses is no connection any more, and closes without ado.
-    evenkeel_sys::stream::finish_on_close(socket).unwrap_or(());
+/// What is kept of a direction.
+#[derive(Clone, Copy, Debug, Default)]
+struct Way {
+    /// End of file was read, and so everything before it was written.
+    is_ended: bool,
 }
 
 /// One direction.
-#[derive(Debug, Default)]
-struct Flow {
-    /// Bytes read and not yet written. While there are any, nothing is read.
-    held: Option<Buffer>,
-    /// End of file was read, and so everything before it was written.
-    is_ended: bool,
-    bytes: u64,
+#[derive(Debug)]
+struct Flow<H> {
+    way: Way,
+    /// Bytes read and not yet written. While some are to be written, nothing is read.
+    held: H,
 }
 
-/// The socket that failed, seen from a direction.
+/// What failed, seen from a direction.
 enum Failed {
-    /// The one that is read.
+    /// The socket that is read.
     Reading,
-    /// The one that is written.
+    /// The socket that is written.
     Writing,
+    /// What was read cannot be written as it has to be.
+    Framing,
 }
 
-impl Flow {
-    /// Whether the socket it reads from is not being read.
-    fn is_deaf(&self) -> bool {
-        self.is_ended || self.held.is_some()
+impl From<TooLong> for Failed {
+    fn from(_: TooLong) -> Self {
+        Self::Framing
+    }
+}
+
+impl<H: Hold> Flow<H> {
+    fn of(way: Way, held: H) -> Self {
+        Self { way, held }
     }
 
-    /// Moves bytes until there are none, the reader of them does not keep up, or end of file.
-    ///
-    /// The system calls are made on `&TcpStream`, since the watch for a reset borrows it as well. What tokio's `poll_read`
-    /// does beyond them is repeated here: a short read or write means that there is no more (room), so the readiness is
-    /// cleared without the system call that would say so.
+    /// Whether the socket it reads from is not being read.
+    fn is_deaf(&self) -> bool {
+        self.way.is_ended || !self.held.unit().is_empty()
+    }
+
+    /// Whether it holds bytes.
+    fn is_busy(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Moves bytes until there are none, the reader of them does not keep up, or end of file; or until it is others' turn.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        from: &TcpStream,
-        to: &TcpStream,
+        from: &Stream,
+        to: &Stream,
         count: impl Fn(usize),
     ) -> Poll<Result<(), Failed>> {
-        if self.is_ended {
+        if self.way.is_ended {
             return Poll::Pending;
         }
+        let mut reads = 0;
         loop {
-            if let Some(buffer) = &mut self.held {
-                let is_ready = ready!(to.poll_write_ready(cx));
-                match is_ready.and_then(|()| to.try_write(buffer.bytes())) {
+            let unit = self.held.unit();
+            if unit.is_empty() {
+                ready!(from.poll_readable(cx));
+                if from.is_end_read() {
+                    self.held.end();
+                    if !self.held.is_empty() {
+                        continue;
+                    }
+                    self.way.is_ended = true;
+                    return Poll::Ready(Ok(()));
+                }
+                if reads == READS_A_TURN {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                reads += 1;
+                let read = from.try_read(self.held.room());
+                let filled = self.held.fill(*read.as_ref().unwrap_or(&0));
+                match read {
+                    Ok(_) => filled?,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(_) => return Poll::Ready(Err(Failed::Reading)),
+                }
+            } else {
+                if let Some(bytes) = self.held.room_wanted() {
+                    to.make_room(bytes);
+                }
+                ready!(to.poll_writable(cx));
+                let unit = self.held.unit();
+                // The end that was read behind these bytes is passed on as soon as they are written.
+                let follows = match from.is_end_read() && self.held.is_last() {
+                    true => Follows::Soon,
+                    false => Follows::Nothing,
+                };
+                match to.try_write(unit, follows) {
                     Ok(written) => {
                         count(written);
-                        self.bytes += written as u64;
-                        buffer.consume(written);
-                        if buffer.bytes().is_empty() {
-                            self.held = None;
-                        } else {
-                            clear_readiness(to, Interest::WRITABLE);
-                        }
+                        self.held.consume(written)?;
                     }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(_) => return Poll::Ready(Err(Failed::Writing)),
-                }
-            } else {
-                let is_ready = ready!(from.poll_read_ready(cx));
-                let mut buffer = Buffer::take();
-                match is_ready.and_then(|()| from.try_read(buffer.room())) {
-                    Ok(0) => {
-                        self.is_ended = true;
-                        return Poll::Ready(Ok(()));
-                    }
-                    Ok(read) => {
-                        if read < buffer.room().len() {
-                            clear_readiness(from, Interest::READABLE);
-                        }
-                        buffer.fill(read);
-                        self.held = Some(buffer);
-                    }
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => return Poll::Ready(Err(Failed::Reading)),
                 }
             }
         }
     }
 
     /// Moves what can be moved without waiting.
-    fn flush(&mut self, from: &TcpStream, to: &TcpStream, count: impl Fn(usize)) {
+    fn flush(&mut self, from: &Stream, to: &Stream, count: impl Fn(usize)) {
         let mut cx = Context::from_waker(Waker::noop());
         match self.poll(&mut cx, from, to, count) {
-            Poll::Pending | Poll::Ready(Ok(()) | Err(Failed::Reading | Failed::Writing)) => {}
+            Poll::Pending
+            | Poll::Ready(Ok(()) | Err(Failed::Reading | Failed::Writing | Failed::Framing)) => {}
         }
-        self.held = None;
     }
-}
-
-/// Clears what tokio knows of readiness. An end of file or an error that it has been told of stays known.
-fn clear_readiness(socket: &TcpStream, interest: Interest) {
-    let nothing = || Err::<(), _>(io::ErrorKind::WouldBlock.into());
-    // It returns the very error it was given, which is what makes it clear the readiness.
-    socket.try_io(interest, nothing).unwrap_or(());
 }
 
 /// The first of two that is ready; the second is not asked when the first is.

@@ -1,5 +1,6 @@
 //! The relay on real loopback sockets: ends, resets, back-pressure, and what it holds meanwhile.
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
+#![expect(clippy::panic, reason = "a test stops at the first surprise")]
 
 use std::cell::Cell;
 use std::future::Future;
@@ -7,10 +8,11 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use evenkeel_net::Stream;
 use evenkeel_net::buffer::{self, BUFFER_BYTES};
-use evenkeel_net::relay::{End, Ended, Meter, relay};
+use evenkeel_net::relay::{End, Meter, State, Stopped, relay, relay_frames};
 use evenkeel_sys::stream::reset_on_close;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, Interest};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 
@@ -30,23 +32,57 @@ impl Meter for Counts {
     }
 }
 
+/// How a relay ended, and what it has carried.
+struct Ended {
+    by: End,
+    up: u64,
+    down: u64,
+}
+
 /// A relay between two connections, of which a test holds the outer ends.
 struct Rig {
     client: TcpStream,
     backend: TcpStream,
     counts: Rc<Counts>,
-    relay: JoinHandle<Ended>,
+    relay: JoinHandle<End>,
 }
 
 impl Rig {
     async fn new() -> Self {
         let (client, inner_client) = pair().await;
         let (backend, inner_backend) = pair().await;
-        reset_on_close(&inner_client).unwrap();
-        reset_on_close(&inner_backend).unwrap();
+        let (inner_client, inner_backend) = (inner(inner_client), inner(inner_backend));
         let counts = Rc::new(Counts::default());
         let meter = Rc::clone(&counts);
-        let relay = spawn_local(async move { relay(&inner_client, &inner_backend, &*meter).await });
+        let relay = spawn_local(async move {
+            let state = State::default();
+            match relay(&inner_client, &inner_backend, &*meter, state).await {
+                Stopped::Ended(ended) => ended,
+                Stopped::Idle(_) => panic!("nobody asked it to stop"),
+            }
+        });
+        Self {
+            client,
+            backend,
+            counts,
+            relay,
+        }
+    }
+
+    /// One that relays MLLP frames of at most `max` bytes.
+    async fn of_frames(max: usize) -> Self {
+        let (client, inner_client) = pair().await;
+        let (backend, inner_backend) = pair().await;
+        let (inner_client, inner_backend) = (inner(inner_client), inner(inner_backend));
+        let counts = Rc::new(Counts::default());
+        let meter = Rc::clone(&counts);
+        let relay = spawn_local(async move {
+            let state = State::default();
+            match relay_frames(&inner_client, &inner_backend, &*meter, state, max).await {
+                Stopped::Ended(ended) => ended,
+                Stopped::Idle(_) => panic!("nobody asked it to stop"),
+            }
+        });
         Self {
             client,
             backend,
@@ -56,11 +92,18 @@ impl Rig {
     }
 
     async fn ended(self) -> Ended {
-        let ended = self.relay.await.unwrap();
-        assert_eq!(ended.up, self.counts.up.get() as u64);
-        assert_eq!(ended.down, self.counts.down.get() as u64);
-        ended
+        Ended {
+            by: self.relay.await.unwrap(),
+            up: self.counts.up.get() as u64,
+            down: self.counts.down.get() as u64,
+        }
     }
+}
+
+/// The relay's end of a connection.
+fn inner(stream: TcpStream) -> Stream {
+    reset_on_close(&stream).unwrap();
+    Stream::new(stream.into_std().unwrap().into()).unwrap()
 }
 
 async fn pair() -> (TcpStream, TcpStream) {
@@ -167,7 +210,7 @@ fn a_reset_is_passed_on_as_a_reset_both_ways() {
         let (gone, mut backend) = (rig.client, rig.backend);
         drop(gone);
         assert!(is_reset(&mut backend).await);
-        assert_eq!(rig.relay.await.unwrap().by, End::ClientReset);
+        assert_eq!(rig.relay.await.unwrap(), End::ClientReset);
 
         let mut rig = Rig::new().await;
         rig.backend.write_all(b"half an ans").await.unwrap();
@@ -176,7 +219,7 @@ fn a_reset_is_passed_on_as_a_reset_both_ways() {
         let (gone, mut client) = (rig.backend, rig.client);
         drop(gone);
         assert!(is_reset(&mut client).await);
-        assert_eq!(rig.relay.await.unwrap().by, End::BackendReset);
+        assert_eq!(rig.relay.await.unwrap(), End::BackendReset);
     });
 }
 
@@ -192,7 +235,7 @@ fn what_came_before_a_reset_is_handed_on() {
         rig.client.read_exact(&mut seen).await.unwrap();
         assert_eq!(&seen, b"refused: too large");
         assert!(is_reset(&mut rig.client).await);
-        assert_eq!(rig.relay.await.unwrap().by, End::BackendReset);
+        assert_eq!(rig.relay.await.unwrap(), End::BackendReset);
     });
 }
 
@@ -238,7 +281,7 @@ fn a_slow_reader_holds_the_sender_back_and_no_more_than_one_buffer() {
         assert_eq!(seen, TOTAL);
         client.shutdown().await.unwrap();
         drop(sender.await.unwrap());
-        assert_eq!(rig.relay.await.unwrap().by, End::Backend);
+        assert_eq!(rig.relay.await.unwrap(), End::Backend);
         assert_eq!(buffer::held(), 0);
     });
 }
@@ -258,7 +301,7 @@ fn a_reset_is_noticed_while_its_direction_is_held_back() {
         assert!(filled.is_err() && buffer::held() == 1);
         reset_on_close(&rig.client).unwrap();
         drop(rig.client);
-        assert_eq!(rig.relay.await.unwrap().by, End::ClientReset);
+        assert_eq!(rig.relay.await.unwrap(), End::ClientReset);
         assert_eq!(buffer::held(), 0);
         assert!(is_reset(&mut rig.backend).await);
     });
@@ -272,9 +315,9 @@ fn a_reset_is_noticed_after_the_end_of_its_direction() {
         assert_eq!(rig.backend.read(&mut [0; 8]).await.unwrap(), 0);
         reset_on_close(&rig.client).unwrap();
         drop(rig.client);
-        assert_eq!(rig.relay.await.unwrap().by, End::ClientReset);
+        assert_eq!(rig.relay.await.unwrap(), End::ClientReset);
         // A read after an end of file is an end of file for ever; the kernel tells a writer, and whoever asks.
-        evenkeel_net::reset(&rig.backend).await;
+        rig.backend.ready(Interest::ERROR).await.unwrap();
         let error = rig.backend.take_error().unwrap().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
     });
@@ -327,19 +370,81 @@ fn both_directions_at_full_speed_both_get_on() {
         };
         let totals = tokio::join!(transfer(rig.client), transfer(rig.backend));
         assert_eq!(totals, (TOTAL, TOTAL));
-        let ended = rig.relay.await.unwrap();
-        assert_eq!((ended.up, ended.down), (TOTAL as u64, TOTAL as u64));
+        rig.relay.await.unwrap();
+        let carried = (rig.counts.up.get(), rig.counts.down.get());
+        assert_eq!(carried, (TOTAL, TOTAL));
     });
 }
 
 #[test]
 fn the_relays_own_state_is_small() {
     run(async {
-        let (client, backend) = (pair().await.0, pair().await.0);
+        let (client, backend) = (inner(pair().await.0), inner(pair().await.0));
         let counts = Counts::default();
-        let future = relay(&client, &backend, &counts);
+        let future = relay(&client, &backend, &counts, State::default());
         let size = size_of_val(&future);
-        assert!(size <= 256, "{size} bytes");
+        assert!(size <= 240, "{size} bytes");
         drop(future);
+    });
+}
+
+fn frame(content: usize) -> Vec<u8> {
+    let mut frame = vec![0x0b];
+    frame.extend(std::iter::repeat_n(b'm', content));
+    frame.extend([0x1c, 0x0d]);
+    frame
+}
+
+#[test]
+fn a_frame_is_not_begun_before_it_is_whole() {
+    run(async {
+        let mut rig = Rig::of_frames(1 << 20).await;
+        for content in [100_000, 300_000] {
+            let sent = frame(content);
+            let (last, rest) = sent.split_last().unwrap();
+            for piece in rest.chunks(10_000) {
+                rig.client.write_all(piece).await.unwrap();
+            }
+            let mut byte = [0; 1];
+            let begun = rig.backend.read(&mut byte);
+            let begun = tokio::time::timeout(Duration::from_millis(50), begun).await;
+            assert!(begun.is_err(), "a frame was begun before it was whole");
+            rig.client.write_all(&[*last]).await.unwrap();
+            let mut arrived = vec![0; sent.len()];
+            rig.backend.read_exact(&mut arrived).await.unwrap();
+            assert_eq!(arrived, sent);
+            rig.backend.write_all(&frame(3)).await.unwrap();
+            let mut answer = [0; 6];
+            rig.client.read_exact(&mut answer).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_frame_that_is_broken_off_is_passed_on_with_the_end() {
+    run(async {
+        let mut rig = Rig::of_frames(1 << 20).await;
+        rig.client
+            .write_all(b"\x0bwhole\x1c\x0d\x0bbrok")
+            .await
+            .unwrap();
+        rig.client.shutdown().await.unwrap();
+        let mut arrived = Vec::new();
+        rig.backend.read_to_end(&mut arrived).await.unwrap();
+        assert_eq!(arrived, b"\x0bwhole\x1c\x0d\x0bbrok");
+        rig.backend.shutdown().await.unwrap();
+        assert_eq!(rig.ended().await.by, End::Client);
+    });
+}
+
+#[test]
+fn a_frame_that_is_too_long_ends_the_connection_by_a_reset() {
+    run(async {
+        let mut rig = Rig::of_frames(10_000).await;
+        rig.client.write_all(&frame(20_000)).await.unwrap();
+        assert!(is_reset(&mut rig.backend).await);
+        assert!(is_reset(&mut rig.client).await);
+        let ended = rig.ended().await;
+        assert_eq!((ended.by, ended.up), (End::ClientFrameTooLong, 0));
     });
 }

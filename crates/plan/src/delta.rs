@@ -9,7 +9,7 @@ use crate::sealed::{Digest, Plan, Sealed, ServiceRecord};
 use crate::spec::Globals;
 
 /// Version of the wire form. Both ends are the same binary except across an upgrade, where a mismatch is refused.
-pub const FORMAT_VERSION: u16 = 2;
+pub const FORMAT_VERSION: u16 = 3;
 
 /// First bytes of every delta.
 const MAGIC: [u8; 6] = *b"EKPLAN";

@@ -12,11 +12,17 @@
 //! thousand costs one record on the wire and not ten thousand.
 #![forbid(unsafe_code)]
 
+mod access;
 mod delta;
 mod name;
 mod sealed;
 mod spec;
+mod traffic;
 
+pub use access::{
+    ACCESS_FIELDS, AccessField, TEMPLATE_BYTES_MAX, TemplateError, TemplateErrorKind, TemplatePart,
+    parse_template,
+};
 pub use delta::{Delta, DeltaError, FORMAT_VERSION};
 pub use name::{BackendName, NAME_BYTES_MAX, NameError, PoolName, ServiceName};
 pub use sealed::{
@@ -24,8 +30,13 @@ pub use sealed::{
     ServiceRecord, SlotIdx,
 };
 pub use spec::{
-    Address, BackendSpec, CheckKind, CheckSpec, ConnectSpec, CouchDbSpec, CredentialsSpec,
-    DrainSpec, ENDPOINTS_MAX, Globals, HttpRequestSpec, LimitsSpec, ListenerSpec, LogFormat,
-    LogLevel, LogSpec, OnDown, PolicySpec, Require, ResolveSpec, Scheduler, SecretSource,
-    ServiceSpec, Spec, Stale, TlsSpec, Unchecked, UserSpec, WatchdogSpec, Workers,
+    AccessFormat, AccessLogSpec, Address, BackendSpec, CheckKind, CheckSpec, ConnectSpec,
+    CouchDbSpec, CredentialsSpec, DrainSpec, ENDPOINTS_MAX, Globals, HttpRequestSpec, LimitsSpec,
+    ListenerSpec, LogFormat, LogLevel, LogSpec, OnDown, PolicySpec, Require, ResolveSpec,
+    Scheduler, SecretSource, ServiceSpec, Spec, Stale, TlsSpec, Unchecked, UserSpec, WatchdogSpec,
+    Workers,
+};
+pub use traffic::{
+    AcceptProxySpec, AdmissionSpec, ConnectOn, Framing, KeepaliveSpec, NETWORKS_MAX, Network,
+    NetworkError, ProxyVersion, QueueSpec, RateSpec, SOURCES_MAX, SourceSpec, TimeoutsSpec,
 };

@@ -8,6 +8,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::name::{BackendName, PoolName, ServiceName};
+use crate::traffic::{
+    AdmissionSpec, ConnectOn, Framing, KeepaliveSpec, ProxyVersion, QueueSpec, SourceSpec,
+    TimeoutsSpec,
+};
 
 /// A whole validated configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +33,8 @@ pub struct Globals {
     pub drain: DrainSpec,
     /// What is logged, and how.
     pub log: LogSpec,
+    /// The line that is written of each connection.
+    pub access_log: AccessLogSpec,
     /// Sizes that are fixed for the life of the supervisor.
     pub limits: LimitsSpec,
     /// When a worker counts as hung.
@@ -85,6 +91,32 @@ pub struct LogSpec {
     pub format: LogFormat,
 }
 
+/// The line that is written of each connection at its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccessLogSpec {
+    /// Its shape.
+    pub format: AccessFormat,
+    /// A file that lines are appended to, opened by the supervisor at start and again at each reload; `None` = where the
+    /// log goes, standard error.
+    pub file: Option<String>,
+}
+
+/// Shape of a line of the access log.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AccessFormat {
+    /// There is none.
+    #[default]
+    Off,
+    /// For reading.
+    Human,
+    /// One JSON object a line.
+    Json,
+    /// `key=value` pairs.
+    Logfmt,
+    /// Text with names of fields in braces, such as `{client} {service} {duration_ms}`. Checked by the configuration.
+    Template(String),
+}
+
 /// Severity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum LogLevel {
@@ -118,6 +150,8 @@ pub struct LimitsSpec {
     pub listeners: u32,
     /// Backends, counted once for each service that uses them. Default 16,384.
     pub backends: u32,
+    /// Sources whose rates are watched at the same time (`source_rate`), a multiple of 4. Default 65,536.
+    pub sources: u32,
 }
 
 /// When a worker counts as hung.
@@ -157,6 +191,14 @@ pub struct ServiceSpec {
     pub connect: ConnectSpec,
     /// When the service serves at all, and what it does when it does not.
     pub policy: PolicySpec,
+    /// How long a connection may take for what.
+    pub timeouts: TimeoutsSpec,
+    /// Probes on connections without traffic.
+    pub keepalive: KeepaliveSpec,
+    /// Who waits for a backend that is full.
+    pub queue: QueueSpec,
+    /// What is written at once.
+    pub framing: Framing,
 }
 
 /// When a service serves at all, and what it does when it does not.
@@ -225,7 +267,7 @@ pub enum OnDown {
 }
 
 /// A listening address.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListenerSpec {
     /// Address and port; port 0 lets the kernel choose once, and the choice is kept over reloads.
     pub address: SocketAddr,
@@ -233,6 +275,21 @@ pub struct ListenerSpec {
     pub freebind: bool,
     /// Length of the accept queue of each worker's socket. Default 4,096; the kernel caps it at net.core.somaxconn.
     pub backlog: u32,
+    /// Who may connect, and how often.
+    pub admission: AdmissionSpec,
+}
+
+impl ListenerSpec {
+    /// A listener at `address` with every default.
+    #[must_use]
+    pub fn at(address: SocketAddr) -> Self {
+        Self {
+            address,
+            freebind: false,
+            backlog: 4_096,
+            admission: AdmissionSpec::default(),
+        }
+    }
 }
 
 /// How a backend is picked among the eligible.
@@ -242,6 +299,27 @@ pub enum Scheduler {
     Rr,
     /// Weighted round robin, interleaved as IPVS does, exact over all workers.
     Wrr,
+    /// Least connections, those of all workers; backends that have as few take turns.
+    Lc,
+    /// Weighted least connections, those of all workers.
+    Wlc,
+    /// The same backend for the same source address (Maglev hashing): the same in every worker and on every balancer that has the
+    /// same backends.
+    SourceHash,
+}
+
+impl Scheduler {
+    /// The word for it in the configuration and in `status`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rr => "rr",
+            Self::Wrr => "wrr",
+            Self::Lc => "lc",
+            Self::Wlc => "wlc",
+            Self::SourceHash => "source-hash",
+        }
+    }
 }
 
 /// One configured server.
@@ -255,8 +333,50 @@ pub struct BackendSpec {
     pub weight: u16,
     /// Used only while no other backend of the service is eligible.
     pub backup: bool,
+    /// Connections at a time, over all workers, 1..=10,000,000; where an agent says fewer, that counts. Exact from above: never
+    /// more; while several workers pick at the limit at the same instant, one may be passed over although there is room.
+    pub max_connections: Option<u32>,
     /// How it is probed; `None` = never, it counts as up.
     pub check: Option<Arc<CheckSpec>>,
+}
+
+impl BackendSpec {
+    /// A backend at `address` with every default, and without checks.
+    #[must_use]
+    pub fn at(name: BackendName, address: Address) -> Self {
+        Self {
+            name,
+            address,
+            weight: 1,
+            backup: false,
+            max_connections: None,
+            check: None,
+        }
+    }
+}
+
+impl ServiceSpec {
+    /// A service called `name` with every default.
+    #[must_use]
+    pub fn new(
+        name: ServiceName,
+        listeners: Vec<ListenerSpec>,
+        backends: Vec<BackendSpec>,
+    ) -> Self {
+        Self {
+            name,
+            listeners,
+            scheduler: Scheduler::Rr,
+            pool: None,
+            backends,
+            connect: ConnectSpec::default(),
+            policy: PolicySpec::default(),
+            timeouts: TimeoutsSpec::default(),
+            keepalive: KeepaliveSpec::default(),
+            queue: QueueSpec::default(),
+            framing: Framing::default(),
+        }
+    }
 }
 
 /// Where a backend is.
@@ -440,12 +560,18 @@ pub enum SecretSource {
 }
 
 /// How a backend is connected to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConnectSpec {
     /// For one attempt. Default 5 s.
     pub timeout: Duration,
     /// Backends tried for one connection before it is given up, the first included, 1..=16. Default 3.
     pub attempts: u8,
+    /// The address that backends see as the peer's.
+    pub source: SourceSpec,
+    /// Begin with a PROXY protocol header of this version. Default: none.
+    pub send_proxy: Option<ProxyVersion>,
+    /// When it is connected to.
+    pub on: ConnectOn,
 }
 
 impl Default for PolicySpec {
@@ -501,6 +627,9 @@ impl Default for ConnectSpec {
         Self {
             timeout: Duration::from_secs(5),
             attempts: 3,
+            source: SourceSpec::default(),
+            send_proxy: None,
+            on: ConnectOn::default(),
         }
     }
 }
@@ -531,6 +660,7 @@ impl Default for LimitsSpec {
             services: 4_096,
             listeners: 4_096,
             backends: 16_384,
+            sources: 65_536,
         }
     }
 }
@@ -563,6 +693,7 @@ impl Default for Globals {
             metrics: Vec::new(),
             drain: DrainSpec::default(),
             log: LogSpec::default(),
+            access_log: AccessLogSpec::default(),
             limits: LimitsSpec::default(),
             watchdog: WatchdogSpec::default(),
             user: UserSpec::Default,

@@ -6,34 +6,26 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use evenkeel_plan::{
-    BackendCell, BackendName, BackendSpec, ConnectSpec, Delta, DeltaError, Globals, ListenerCell,
-    ListenerSpec, Plan, PolicySpec, Scheduler, Sealed, ServiceCell, ServiceName, ServiceRecord,
-    ServiceSpec,
+    BackendCell, BackendName, BackendSpec, Delta, DeltaError, Globals, ListenerCell, ListenerSpec,
+    Plan, Sealed, ServiceCell, ServiceName, ServiceRecord, ServiceSpec,
 };
 use proptest::prelude::*;
 
 fn record(number: u16, weights: &[u16]) -> ServiceRecord {
     let backends = weights.iter().enumerate().map(|(i, &weight)| BackendSpec {
-        name: BackendName::new(format!("b{i}")).unwrap(),
-        address: SocketAddr::from(([10, 0, 0, 1], 1000 + u16::try_from(i).unwrap())).into(),
         weight,
-        backup: false,
-        check: None,
+        ..BackendSpec::at(
+            BackendName::new(format!("b{i}")).unwrap(),
+            SocketAddr::from(([10, 0, 0, 1], 1000 + u16::try_from(i).unwrap())).into(),
+        )
     });
+    let listener = ListenerSpec::at(SocketAddr::from(([127, 0, 0, 1], 2000 + number)));
     ServiceRecord {
-        spec: ServiceSpec {
-            name: ServiceName::new(format!("s{number}")).unwrap(),
-            listeners: vec![ListenerSpec {
-                address: SocketAddr::from(([127, 0, 0, 1], 2000 + number)),
-                freebind: false,
-                backlog: 128,
-            }],
-            scheduler: Scheduler::Rr,
-            pool: None,
-            backends: backends.collect(),
-            connect: ConnectSpec::default(),
-            policy: PolicySpec::default(),
-        },
+        spec: ServiceSpec::new(
+            ServiceName::new(format!("s{number}")).unwrap(),
+            vec![listener],
+            backends.collect(),
+        ),
         cell: ServiceCell(u32::from(number)),
         listener_cells: vec![ListenerCell(u32::from(number))],
         backend_cells: (0..weights.len())

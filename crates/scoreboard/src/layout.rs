@@ -2,10 +2,11 @@
 
 use std::io;
 
+use crate::latency::{HISTOGRAM_CELLS, Latency};
 use crate::rows::{BackendCount, ListenerCount, ServiceCount, WorkerCount};
 
 /// Changes with every change of this file's arithmetic or of a cell's meaning.
-pub const LAYOUT_VERSION: u64 = 2;
+pub const LAYOUT_VERSION: u64 = 3;
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"evenkeel");
 
@@ -16,10 +17,16 @@ pub(crate) const GLOBAL_CELLS: usize = 48;
 pub(crate) const SLOT_CELLS: usize = 16;
 pub(crate) const SERVICE_CELLS: usize = 16;
 pub(crate) const BACKEND_CELLS: usize = 8;
+/// A listener's own cache line: all workers swap its rate.
+pub(crate) const LISTENER_CELLS: usize = 8;
+/// Ways of a set in the table of sources: half a cache line.
+pub(crate) const SOURCE_WAYS: usize = 4;
 pub(crate) const ROW_WORKER_CELLS: usize = 16;
-pub(crate) const ROW_LISTENER_CELLS: usize = 4;
-pub(crate) const ROW_SERVICE_CELLS: usize = 16;
+pub(crate) const ROW_LISTENER_CELLS: usize = 8;
+pub(crate) const ROW_SERVICE_CELLS: usize = 40;
 pub(crate) const ROW_BACKEND_CELLS: usize = 8;
+/// One service's latencies in a row.
+pub(crate) const ROW_LATENCY_CELLS: usize = Latency::ALL.len() * HISTOGRAM_CELLS;
 /// A page of 4 KiB: rows of two workers never share one.
 const PAGE_CELLS: usize = 512;
 /// Two rows a slot, so that across an upgrade the old and the new worker each have their own.
@@ -43,6 +50,8 @@ pub struct Capacities {
     pub listeners: u32,
     /// Backends, once for each service that uses them.
     pub backends: u32,
+    /// Sources whose rates are watched at the same time, a multiple of 4, at least 4.
+    pub sources: u32,
 }
 
 /// Why a scoreboard cannot be attached. Nothing is used of one that fails any check.
@@ -72,10 +81,13 @@ pub(crate) struct Layout {
     pub(crate) slots: usize,
     pub(crate) services: usize,
     pub(crate) backends: usize,
+    pub(crate) listeners: usize,
+    pub(crate) sources: usize,
     pub(crate) rows: usize,
     pub(crate) row_listeners: usize,
     pub(crate) row_services: usize,
     pub(crate) row_backends: usize,
+    pub(crate) row_latencies: usize,
     pub(crate) row_stride: usize,
     pub(crate) total: usize,
 }
@@ -91,25 +103,36 @@ impl Layout {
         let slots = globals + GLOBAL_CELLS;
         let services = slots + slot_count * SLOT_CELLS;
         let backends = services + service_count * SERVICE_CELLS;
-        let rows = (backends + backend_count * BACKEND_CELLS).next_multiple_of(PAGE_CELLS);
+        let listeners = (backends + backend_count * BACKEND_CELLS).next_multiple_of(LISTENER_CELLS);
+        let sources = listeners + listener_count * LISTENER_CELLS;
+        let rows = (sources + source_sets(capacities) * SOURCE_WAYS).next_multiple_of(PAGE_CELLS);
 
         let row_listeners = ROW_WORKER_CELLS;
         let row_services = row_listeners + listener_count * ROW_LISTENER_CELLS;
         let row_backends = row_services + service_count * ROW_SERVICE_CELLS;
+        let row_latencies = row_backends + backend_count * ROW_BACKEND_CELLS;
         let row_stride =
-            (row_backends + backend_count * ROW_BACKEND_CELLS).next_multiple_of(PAGE_CELLS);
+            (row_latencies + service_count * ROW_LATENCY_CELLS).next_multiple_of(PAGE_CELLS);
         Self {
             capacities,
             globals,
             slots,
             services,
             backends,
+            listeners,
+            sources,
             rows,
             row_listeners,
             row_services,
             row_backends,
+            row_latencies,
             row_stride,
             total: rows + slot_count * ROWS_A_SLOT * row_stride,
         }
     }
+}
+
+/// Sets in the table of sources, at least one.
+pub(crate) fn source_sets(capacities: Capacities) -> usize {
+    (capacities.sources as usize / SOURCE_WAYS).max(1)
 }

@@ -1,12 +1,14 @@
 //! What a worker counts. One row a slot (and parity), one writer a row.
 
 use std::sync::atomic::AtomicU64;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 use evenkeel_plan::{BackendCell, ListenerCell, ServiceCell};
 
+use crate::latency::LatencyRow;
 use crate::layout::{
-    Layout, ROW_BACKEND_CELLS, ROW_LISTENER_CELLS, ROW_SERVICE_CELLS, ROW_WORKER_CELLS,
+    Layout, ROW_BACKEND_CELLS, ROW_LATENCY_CELLS, ROW_LISTENER_CELLS, ROW_SERVICE_CELLS,
+    ROW_WORKER_CELLS,
 };
 
 macro_rules! counts {
@@ -41,6 +43,12 @@ counts! {
         LogDropped,
         /// Gauge: bytes of relay buffers held now.
         BufferBytes,
+        /// Gauge: connections that are parked: idle, without a task.
+        Parked,
+        /// Total: lines of the access log dropped because the line channel was full.
+        AccessLogDropped,
+        /// Total: connections refused because descriptors are kept in reserve for what runs.
+        Refused,
     }
 }
 
@@ -49,6 +57,16 @@ counts! {
     ListenerCount {
         /// Total: connections accepted.
         Accepted,
+        /// Gauge: connections accepted and not ended. See [`ListenerRow::raise`].
+        Active,
+        /// Total: refused because `max_connections` was reached.
+        Limited,
+        /// Total: refused because of the listener's rate.
+        RateLimited,
+        /// Total: refused because of their source's rate.
+        SourceRateLimited,
+        /// Total: refused by `allow` or `deny`.
+        Denied,
     }
 }
 
@@ -87,6 +105,34 @@ counts! {
         Sorry,
         /// Total failures: reset because their backend went down and the service says `on_down = "reset"`.
         DownReset,
+        /// Total failures: refused because the listener's `max_connections` was reached.
+        Limited,
+        /// Total failures: refused because of the listener's rate.
+        RateLimited,
+        /// Total failures: refused because of their source's rate.
+        SourceRateLimited,
+        /// Total failures: refused by `allow` or `deny`.
+        Denied,
+        /// Total failures: no PROXY protocol header where one had to be, not whole in time, or not valid.
+        ProxyHeader,
+        /// Total failures: every eligible backend was full, and so was the queue.
+        QueueFull,
+        /// Total failures: they waited for a backend that was full until the queue's timeout.
+        QueueTimeout,
+        /// Total failures: ended by us because no byte had moved for `timeouts.idle`.
+        IdleTimeout,
+        /// Total failures: ended by us because no byte had moved for `timeouts.half_closed` after one side had ended.
+        HalfClosedTimeout,
+        /// Total failures: ended by us at `timeouts.total`.
+        TotalTimeout,
+        /// Total failures: ended by us because a frame was longer than the framing allows.
+        FrameTooLong,
+        /// Gauge: connections that wait for a backend that is full. See [`ServiceRow::raise`].
+        Queued,
+        /// The ticket of the one that has waited longest, plus one; 0 = nobody waits.
+        OldestTicket,
+        /// Total: connections that had to wait for a backend that was full.
+        Waited,
     }
 }
 
@@ -104,13 +150,27 @@ impl ServiceCount {
             Self::Closed => Some("closed"),
             Self::Sorry => Some("sorry"),
             Self::DownReset => Some("down_reset"),
+            Self::Limited => Some("max_connections"),
+            Self::RateLimited => Some("rate"),
+            Self::SourceRateLimited => Some("source_rate"),
+            Self::Denied => Some("denied"),
+            Self::ProxyHeader => Some("proxy_header"),
+            Self::QueueFull => Some("queue_full"),
+            Self::QueueTimeout => Some("queue_timeout"),
+            Self::IdleTimeout => Some("idle"),
+            Self::HalfClosedTimeout => Some("half_closed"),
+            Self::TotalTimeout => Some("total"),
+            Self::FrameTooLong => Some("frame_too_long"),
             Self::Active
             | Self::Accepted
             | Self::Relayed
             | Self::Retries
             | Self::BytesReceived
             | Self::BytesSent
-            | Self::ClientResets => None,
+            | Self::ClientResets
+            | Self::Queued
+            | Self::OldestTicket
+            | Self::Waited => None,
         }
     }
 
@@ -125,6 +185,17 @@ impl ServiceCount {
         Self::Closed,
         Self::Sorry,
         Self::DownReset,
+        Self::Limited,
+        Self::RateLimited,
+        Self::SourceRateLimited,
+        Self::Denied,
+        Self::ProxyHeader,
+        Self::QueueFull,
+        Self::QueueTimeout,
+        Self::IdleTimeout,
+        Self::HalfClosedTimeout,
+        Self::TotalTimeout,
+        Self::FrameTooLong,
     ];
 }
 
@@ -143,6 +214,8 @@ counts! {
         BytesSent,
         /// Total: bytes received from it.
         BytesReceived,
+        /// Total: those of the failed connects that got no answer in time.
+        ConnectTimeouts,
     }
 }
 
@@ -203,6 +276,30 @@ row! {
     /// One backend's cells in a worker's row.
     BackendRow, BackendCount
 }
+
+macro_rules! limited {
+    ($($type:ident $count:ident)*) => {
+        $(impl $type {
+            /// Raises a gauge that a limit over all rows goes by, before the rows are summed: of two workers that raise and
+            /// sum at the same time, at least one sees the other. Writer: the row's worker only. Ordering: sequentially
+            /// consistent.
+            #[inline]
+            pub fn raise(&self, count: $count) {
+                let cell = &self.cells[count as usize];
+                cell.store(cell.load(Relaxed).wrapping_add(1), SeqCst);
+            }
+
+            /// The value now, in one order with every [`Self::raise`]. Readers: all.
+            #[inline]
+            #[must_use]
+            pub(crate) fn strict(&self, count: $count) -> u64 {
+                self.cells[count as usize].load(SeqCst)
+            }
+        })*
+    };
+}
+
+limited! { ListenerRow ListenerCount ServiceRow ServiceCount BackendRow BackendCount }
 
 /// Zeroes every cell of a part of a row.
 pub(crate) trait Clear {
@@ -265,6 +362,17 @@ impl Row {
         ServiceRow {
             cells: &self.cells[at..at + ROW_SERVICE_CELLS],
         }
+    }
+
+    /// A service's latencies.
+    ///
+    /// # Panics
+    /// When `cell` is beyond the capacity.
+    #[must_use]
+    pub fn latencies(&self, cell: ServiceCell) -> LatencyRow {
+        assert!(cell.0 < self.layout.capacities.services);
+        let at = self.layout.row_latencies + cell.0 as usize * ROW_LATENCY_CELLS;
+        LatencyRow::new(&self.cells[at..at + ROW_LATENCY_CELLS])
     }
 
     /// A backend's cells.

@@ -8,10 +8,12 @@ use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use evenkeel_plan::{BackendCell, ListenerCell, ServiceCell, SlotIdx};
 use evenkeel_sys::cells::SharedCells;
 
+use crate::latency::{Histogram, Latency};
 use crate::layout::{
-    AttachError, BACKEND_CELLS, Capacities, LAYOUT_VERSION, Layout, MAGIC, ROWS_A_SLOT,
-    SERVICE_CELLS, SLOT_CELLS,
+    AttachError, BACKEND_CELLS, Capacities, LAYOUT_VERSION, LISTENER_CELLS, Layout, MAGIC,
+    ROWS_A_SLOT, SERVICE_CELLS, SLOT_CELLS, SOURCE_WAYS, source_sets,
 };
+use crate::rates::{RateCell, SourceSet};
 use crate::rows::{BackendCount, Clear as _, ListenerCount, Row, ServiceCount, WorkerCount};
 
 /// The mapped scoreboard. Copies refer to the same memory, which stays mapped for the life of the process.
@@ -60,6 +62,10 @@ pub enum GlobalCount {
     ResolveFailures = 15,
     /// Total: look-ups of names. Writer: the monitor.
     Resolves = 16,
+    /// Total: log lines that could not be written to standard error (nobody reads, no room). Writer: the monitor.
+    LogUnwritten = 17,
+    /// Total: lines of the access log that could not be written. Writer: the monitor.
+    AccessLogUnwritten = 18,
 }
 
 /// What a slot is doing. Writer: the supervisor.
@@ -342,6 +348,13 @@ impl ServiceCells {
         self.cells[3].fetch_add(1, Release);
     }
 
+    /// A ticket for one that begins to wait for a backend that is full: rises by one with each, over all workers. Writers: the
+    /// workers, by atomic addition.
+    #[must_use]
+    pub fn take_ticket(&self) -> u64 {
+        self.cells[4].fetch_add(1, Relaxed)
+    }
+
     /// Rises with every change of an admin state, weight or agent's percentage. Ordering: acquire.
     #[inline]
     #[must_use]
@@ -459,6 +472,20 @@ impl BackendCells {
         u16::try_from(bits).ok()
     }
 
+    /// Writer: the monitor. The most connections that the backend's agent asks for; `None` = it says nothing of that.
+    /// Ordering: release.
+    pub fn set_agent_limit(&self, limit: Option<u32>) {
+        self.cells[7].store(limit.map_or(0, |limit| u64::from(limit) + 1), Release);
+    }
+
+    /// The most connections that the backend's agent asks for. Ordering: acquire.
+    #[inline]
+    #[must_use]
+    pub fn agent_limit(&self) -> Option<u32> {
+        let bits = self.cells[7].load(Acquire).checked_sub(1)?;
+        u32::try_from(bits).ok()
+    }
+
     /// Writer: the monitor. Counts one finished check.
     pub fn count_check(&self, passed: bool, duration_us: u64) {
         let add = |index: usize| {
@@ -518,6 +545,7 @@ impl Scoreboard {
         cells[3].store(u64::from(capacities.services), Relaxed);
         cells[4].store(u64::from(capacities.listeners), Relaxed);
         cells[5].store(u64::from(capacities.backends), Relaxed);
+        cells[6].store(u64::from(capacities.sources), Relaxed);
         cells[0].store(MAGIC, Release);
         Ok((Self { cells, layout }, fd))
     }
@@ -542,6 +570,7 @@ impl Scoreboard {
                 services: narrow(3)?,
                 listeners: narrow(4)?,
                 backends: narrow(5)?,
+                sources: narrow(6)?,
             })
         };
         let layout = Layout::new(decode().map_err(|_| AttachError::Size)?);
@@ -667,12 +696,16 @@ impl Scoreboard {
 
     /// Rows of every slot that was ever used; others are not touched, since reading a page allocates it.
     pub fn rows(&self) -> impl Iterator<Item = Row> + use<> {
-        let used = self.get(GlobalCount::SlotsUsed);
-        let slots = u16::try_from(used).map_or(self.layout.capacities.slots, |used| {
-            used.min(self.layout.capacities.slots)
-        });
         let board = *self;
-        (0..slots).flat_map(move |slot| [board.row(SlotIdx(slot), 0), board.row(SlotIdx(slot), 1)])
+        (0..self.slots_used())
+            .flat_map(move |slot| [board.row(SlotIdx(slot), 0), board.row(SlotIdx(slot), 1)])
+    }
+
+    fn slots_used(&self) -> u16 {
+        let used = self.get(GlobalCount::SlotsUsed);
+        u16::try_from(used).map_or(self.layout.capacities.slots, |used| {
+            used.min(self.layout.capacities.slots)
+        })
     }
 
     /// Sum over all rows of a worker's cell.
@@ -699,17 +732,91 @@ impl Scoreboard {
         self.rows().map(|row| row.backend(cell).get(count)).sum()
     }
 
+    /// Sum over all rows of a listener's gauge, in one order with every [`crate::ListenerRow::raise`].
+    #[must_use]
+    pub fn strict_listener(&self, cell: ListenerCell, count: ListenerCount) -> u64 {
+        let rows = self.rows();
+        rows.map(|row| row.listener(cell).strict(count)).sum()
+    }
+
+    /// Sum over all rows of a service's gauge, in one order with every [`crate::ServiceRow::raise`].
+    #[must_use]
+    pub fn strict_service(&self, cell: ServiceCell, count: ServiceCount) -> u64 {
+        let rows = self.rows();
+        rows.map(|row| row.service(cell).strict(count)).sum()
+    }
+
+    /// Sum over all rows of a backend's gauge, in one order with every [`crate::BackendRow::raise`].
+    #[must_use]
+    pub fn strict_backend(&self, cell: BackendCell, count: BackendCount) -> u64 {
+        let rows = self.rows();
+        rows.map(|row| row.backend(cell).strict(count)).sum()
+    }
+
+    /// The ticket of the one that has waited longest, for each worker in which somebody waits ([`ServiceCells::take_ticket`]).
+    pub fn service_tickets(
+        &self,
+        cell: ServiceCell,
+    ) -> impl Iterator<Item = (u64, SlotIdx)> + use<> {
+        let board = *self;
+        (0..self.slots_used()).flat_map(move |slot| {
+            (0..2).filter_map(move |parity| {
+                let row = board.row(SlotIdx(slot), parity).service(cell);
+                let ticket = row.get(ServiceCount::OldestTicket).checked_sub(1)?;
+                Some((ticket, SlotIdx(slot)))
+            })
+        })
+    }
+
+    /// Sum over all rows of a service's latencies of one kind.
+    #[must_use]
+    pub fn sum_latency(&self, cell: ServiceCell, latency: Latency) -> Histogram {
+        let mut sum = Histogram::default();
+        self.rows()
+            .for_each(|row| row.latencies(cell).add_to(latency, &mut sum));
+        sum
+    }
+
+    /// The rate of a listener over all sources.
+    ///
+    /// # Panics
+    /// When `listener` is beyond the capacity.
+    #[must_use]
+    pub fn rate(&self, listener: ListenerCell) -> RateCell {
+        assert!(listener.0 < self.layout.capacities.listeners);
+        RateCell {
+            cell: &self.cells[self.layout.listeners + listener.0 as usize * LISTENER_CELLS],
+        }
+    }
+
+    /// The set in which the rate of a source with this hash is kept.
+    #[must_use]
+    pub fn sources(&self, hash: u64) -> SourceSet {
+        let sets = source_sets(self.layout.capacities) as u64;
+        // The high half of the product spreads evenly over any number of sets (Lemire, "fast alternative to modulo").
+        let set = usize::try_from((u128::from(hash) * u128::from(sets)) >> 64).unwrap_or(0);
+        let at = self.layout.sources + set * SOURCE_WAYS;
+        SourceSet {
+            cells: &self.cells[at..at + SOURCE_WAYS],
+        }
+    }
+
     /// Zeroes a service's cells everywhere. Only for a cell that no plan names and no worker holds.
     pub fn clear_service(&self, cell: ServiceCell) {
         self.set_scheduler(cell, 0);
         for shared in &self.service(cell).cells[1..] {
             shared.store(0, Relaxed);
         }
-        self.rows().for_each(|row| row.service(cell).clear());
+        self.rows().for_each(|row| {
+            row.service(cell).clear();
+            row.latencies(cell).clear();
+        });
     }
 
     /// Zeroes a listener's cells everywhere. Only for a cell that no plan names and no worker holds.
     pub fn clear_listener(&self, cell: ListenerCell) {
+        let rate = self.rate(cell).cell;
+        rate.store(0, Relaxed);
         self.rows().for_each(|row| row.listener(cell).clear());
     }
 
@@ -728,6 +835,7 @@ impl Scoreboard {
         slot: SlotIdx,
         parity: u8,
         services: impl IntoIterator<Item = ServiceCell>,
+        listeners: impl IntoIterator<Item = ListenerCell>,
         backends: impl IntoIterator<Item = BackendCell>,
     ) -> u64 {
         let row = self.row(slot, parity);
@@ -743,13 +851,19 @@ impl Scoreboard {
             let open = service.get(ServiceCount::Accepted).saturating_sub(ended);
             service.add(ServiceCount::WorkerDied, open);
             service.set(ServiceCount::Active, 0);
+            service.set(ServiceCount::Queued, 0);
+            service.set(ServiceCount::OldestTicket, 0);
             died += open;
+        }
+        for cell in listeners {
+            row.listener(cell).set(ListenerCount::Active, 0);
         }
         for cell in backends {
             row.backend(cell).set(BackendCount::Active, 0);
         }
         row.worker().set(WorkerCount::Active, 0);
         row.worker().set(WorkerCount::BufferBytes, 0);
+        row.worker().set(WorkerCount::Parked, 0);
         died
     }
 }
@@ -771,6 +885,7 @@ mod tests {
         services: 3,
         listeners: 5,
         backends: 7,
+        sources: 8,
     };
 
     #[test]
@@ -787,9 +902,10 @@ mod tests {
                     value += 1;
                 }
                 for cell in 0..5 {
-                    row.listener(ListenerCell(cell))
-                        .set(ListenerCount::Accepted, value);
-                    value += 1;
+                    for &count in ListenerCount::ALL {
+                        row.listener(ListenerCell(cell)).set(count, value);
+                        value += 1;
+                    }
                 }
                 for cell in 0..3 {
                     for &count in ServiceCount::ALL {
@@ -814,12 +930,10 @@ mod tests {
                     expected += 1;
                 }
                 for cell in 0..5 {
-                    assert_eq!(
-                        row.listener(ListenerCell(cell))
-                            .get(ListenerCount::Accepted),
-                        expected
-                    );
-                    expected += 1;
+                    for &count in ListenerCount::ALL {
+                        assert_eq!(row.listener(ListenerCell(cell)).get(count), expected);
+                        expected += 1;
+                    }
                 }
                 for cell in 0..3 {
                     for &count in ServiceCount::ALL {
@@ -874,7 +988,16 @@ mod tests {
         row.backend(BackendCell(6))
             .set(BackendCount::Connections, 9);
         row.worker().set(WorkerCount::Active, 2);
-        let died = board.settle(SlotIdx(0), 0, [ServiceCell(1)], [BackendCell(6)]);
+        row.listener(ListenerCell(2)).set(ListenerCount::Active, 2);
+        service.set(ServiceCount::Queued, 1);
+        service.set(ServiceCount::OldestTicket, 9);
+        let died = board.settle(
+            SlotIdx(0),
+            0,
+            [ServiceCell(1)],
+            [ListenerCell(2)],
+            [BackendCell(6)],
+        );
         assert_eq!(died, 3);
         assert_eq!(
             board.sum_service(ServiceCell(1), ServiceCount::WorkerDied),
@@ -887,7 +1010,11 @@ mod tests {
             9
         );
         assert_eq!(board.sum_workers(WorkerCount::Active), 0);
-        assert_eq!(board.settle(SlotIdx(0), 0, [ServiceCell(1)], []), 0);
+        let listener = row.listener(ListenerCell(2));
+        assert_eq!(listener.get(ListenerCount::Active), 0);
+        assert_eq!(service.get(ServiceCount::Queued), 0);
+        assert_eq!(service.get(ServiceCount::OldestTicket), 0);
+        assert_eq!(board.settle(SlotIdx(0), 0, [ServiceCell(1)], [], []), 0);
     }
 
     #[test]
@@ -913,7 +1040,104 @@ mod tests {
             cells.set_agent_percent(percent);
             assert_eq!(cells.agent_percent(), percent);
         }
+        for limit in [None, Some(0), Some(u32::MAX)] {
+            cells.set_agent_limit(limit);
+            assert_eq!(cells.agent_limit(), limit);
+        }
         cells.cells[0].store(u64::MAX, Relaxed);
         assert_eq!(cells.verdict().state, HealthState::Starting);
+    }
+
+    #[test]
+    fn latencies_fall_into_their_buckets_and_are_summed_over_rows() {
+        let (board, _fd) = Scoreboard::create(CAPACITIES).unwrap();
+        board.set(GlobalCount::SlotsUsed, 2);
+        let cell = ServiceCell(2);
+        let row = |slot| board.row(SlotIdx(slot), 0).latencies(cell);
+        for us in [0, 100, 101] {
+            row(0).observe(Latency::FirstByte, us);
+        }
+        row(1).observe(Latency::FirstByte, u64::MAX >> 1);
+        let sum = board.sum_latency(cell, Latency::FirstByte);
+        assert_eq!((sum.buckets[0], sum.buckets[1], sum.buckets[20]), (2, 1, 1));
+        assert_eq!((sum.count(), sum.sum_us), (4, (u64::MAX >> 1) + 201));
+        for (other, latency) in [
+            (cell, Latency::Connect),
+            (cell, Latency::Duration),
+            (ServiceCell(1), Latency::FirstByte),
+        ] {
+            assert_eq!(board.sum_latency(other, latency), Histogram::default());
+        }
+        board.clear_service(cell);
+        assert_eq!(board.sum_latency(cell, Latency::FirstByte).count(), 0);
+    }
+
+    #[test]
+    fn rates_and_sources_are_shared_and_their_own() {
+        let (board, fd) = Scoreboard::create(CAPACITIES).unwrap();
+        let other = Scoreboard::attach(fd.as_fd()).unwrap();
+        for cell in 0..5 {
+            let rate = board.rate(ListenerCell(cell));
+            while rate.swap(0, u64::from(cell) + 1).is_err() {}
+        }
+        for hash in [0, u64::MAX] {
+            for (index, cell) in board.sources(hash).cells().enumerate() {
+                while cell.swap(0, 100 + index as u64 + (hash & 10)).is_err() {}
+            }
+        }
+        for cell in 0..5 {
+            assert_eq!(other.rate(ListenerCell(cell)).load(), u64::from(cell) + 1);
+        }
+        let first: Vec<_> = other.sources(1).cells().map(|cell| cell.load()).collect();
+        assert_eq!(first, [100, 101, 102, 103]);
+        let last: Vec<_> = other.sources(!1).cells().map(|c| c.load()).collect();
+        assert_eq!(last, [110, 111, 112, 113]);
+        assert_eq!(
+            other.row(SlotIdx(0), 0).worker().get(WorkerCount::Active),
+            0
+        );
+    }
+
+    #[test]
+    fn whoever_waits_shows_the_lowest_ticket_of_its_worker() {
+        let (board, _fd) = Scoreboard::create(CAPACITIES).unwrap();
+        board.set(GlobalCount::SlotsUsed, 3);
+        let cell = ServiceCell(1);
+        assert_eq!(board.service(cell).take_ticket(), 0);
+        assert_eq!(board.service(cell).take_ticket(), 1);
+        assert_eq!(board.service_tickets(cell).count(), 0);
+        for (slot, ticket) in [(2, 0), (0, 1)] {
+            let row = board.row(SlotIdx(slot), 0).service(cell);
+            row.set(ServiceCount::OldestTicket, ticket + 1);
+        }
+        let lowest = board.service_tickets(cell).min();
+        assert_eq!(lowest, Some((0, SlotIdx(2))));
+    }
+
+    #[test]
+    fn of_two_that_raise_and_sum_at_the_same_time_one_sees_the_other() {
+        let (board, _fd) = Scoreboard::create(CAPACITIES).unwrap();
+        board.set(GlobalCount::SlotsUsed, 2);
+        let cell = BackendCell(3);
+        let barrier = std::sync::Barrier::new(2);
+        let race = |slot| {
+            let row = board.row(SlotIdx(slot), 0).backend(cell);
+            let mut seen = Vec::new();
+            for _ in 0..2_000 {
+                barrier.wait();
+                row.raise(BackendCount::Active);
+                seen.push(board.strict_backend(cell, BackendCount::Active));
+                barrier.wait();
+                row.lower(BackendCount::Active);
+            }
+            seen
+        };
+        let (first, second) = std::thread::scope(|scope| {
+            let other = scope.spawn(|| race(1));
+            (race(0), other.join().unwrap())
+        });
+        for (a, b) in first.into_iter().zip(second) {
+            assert!(a.max(b) == 2, "{a} and {b}");
+        }
     }
 }

@@ -357,24 +357,15 @@ mod tests {
 
     fn plan() -> Plan {
         use evenkeel_plan::{
-            Address, BackendName, BackendSpec, ConnectSpec, Globals, PolicySpec, Scheduler,
-            ServiceName, ServiceSpec, Spec,
+            Address, BackendName, BackendSpec, Globals, ServiceName, ServiceSpec, Spec,
         };
-        let backends = ["couchdb-1", "couchdb-2"].map(|name| BackendSpec {
-            name: BackendName::new(name).unwrap(),
-            address: Address::Socket("10.0.0.1:80".parse().unwrap()),
-            weight: 1,
-            backup: false,
-            check: None,
+        let backends = ["couchdb-1", "couchdb-2"].map(|name| {
+            let address = Address::Socket("10.0.0.1:80".parse().unwrap());
+            BackendSpec::at(BackendName::new(name).unwrap(), address)
         });
-        let services = ["web", "api"].map(|name| ServiceSpec {
-            name: ServiceName::new(name).unwrap(),
-            listeners: Vec::new(),
-            scheduler: Scheduler::Rr,
-            pool: None,
-            backends: backends.to_vec(),
-            connect: ConnectSpec::default(),
-            policy: PolicySpec::default(),
+        let services = ["web", "api"].map(|name| {
+            let name = ServiceName::new(name).unwrap();
+            ServiceSpec::new(name, Vec::new(), backends.to_vec())
         });
         let spec = Spec {
             globals: Globals::default(),
@@ -415,6 +406,7 @@ mod tests {
             services: 8,
             listeners: 8,
             backends: 8,
+            sources: 4,
         })
         .unwrap();
         let plan = plan();

@@ -118,8 +118,13 @@ impl CellTable {
         self.backends.unname_all(generation);
     }
 
-    /// Frees what no running worker holds any more; the backends that became free.
-    pub fn free(&mut self, holders: &Holders) -> Vec<BackendCell> {
+    /// Frees what no running worker holds any more; the backends that became free. A listener's cell also waits until
+    /// `is_idle`: connections that came in by it count there until they end, whatever backend they have.
+    pub fn free(
+        &mut self,
+        holders: &Holders,
+        is_idle: impl Fn(ListenerCell) -> bool,
+    ) -> Vec<BackendCell> {
         let freed = self
             .backends
             .free(|cell, gone_at| !holders.hold(cell, gone_at));
@@ -130,13 +135,19 @@ impl CellTable {
             .collect();
         self.services
             .free(|cell, gone_at| holders.all_at(gone_at) && !in_use.contains(&cell));
-        self.listeners.free(|_, gone_at| holders.all_at(gone_at));
+        self.listeners
+            .free(|cell, gone_at| holders.all_at(gone_at) && is_idle(ListenerCell(cell)));
         freed.into_iter().map(BackendCell).collect()
     }
 
     /// Every service cell in use: named, or gone and still held.
     pub fn service_cells(&self) -> impl Iterator<Item = ServiceCell> {
         self.services.unfreed().map(ServiceCell)
+    }
+
+    /// Every listener cell in use: named, or gone and still held.
+    pub fn listener_cells(&self) -> impl Iterator<Item = ListenerCell> {
+        self.listeners.unfreed().map(ListenerCell)
     }
 
     /// Every backend cell in use: named, or gone and still held.
@@ -311,15 +322,15 @@ mod tests {
         holders.applied(W0, 1);
         holders.applied(W1, 1);
         plan(&mut table, 2, &["a"]);
-        assert_eq!(table.free(&holders), []);
+        assert_eq!(table.free(&holders, |_| true), []);
         holders.applied(W0, 2);
         holders.lingering(W1, &[BackendCell(1)]);
         holders.applied(W1, 2);
-        assert_eq!(table.free(&holders), []);
+        assert_eq!(table.free(&holders, |_| true), []);
         let full = table.backend("c", ServiceCell(0), &mut Fresh::default());
         assert!(full.unwrap_err().to_string().contains("limits.backends"));
         holders.released(W1, &[BackendCell(1)]);
-        assert_eq!(table.free(&holders), [BackendCell(1)]);
+        assert_eq!(table.free(&holders, |_| true), [BackendCell(1)]);
         let (cells, fresh) = plan(&mut table, 3, &["a", "c"]);
         assert_eq!(cells, [0, 1]);
         assert_eq!(fresh.backends, [BackendCell(1)]);
@@ -331,7 +342,7 @@ mod tests {
         let holders = Holders::default();
         assert_eq!(plan(&mut table, 1, &["a", "b"]).0, [0, 1]);
         plan(&mut table, 2, &["a"]);
-        table.free(&holders);
+        table.free(&holders, |_| true);
         let (cells, fresh) = plan(&mut table, 3, &["b", "a"]);
         assert_eq!(cells, [1, 0]);
         assert_eq!(fresh, Fresh::default());
@@ -344,9 +355,9 @@ mod tests {
         holders.started(W0);
         plan(&mut table, 1, &["a", "b"]);
         plan(&mut table, 2, &["a"]);
-        assert_eq!(table.free(&holders), []);
+        assert_eq!(table.free(&holders, |_| true), []);
         holders.ended(W0);
-        assert_eq!(table.free(&holders), [BackendCell(1)]);
+        assert_eq!(table.free(&holders, |_| true), [BackendCell(1)]);
     }
 
     #[test]
@@ -359,7 +370,7 @@ mod tests {
         table.unname_all(2);
         holders.lingering(W0, &[BackendCell(0)]);
         holders.applied(W0, 2);
-        table.free(&holders);
+        table.free(&holders, |_| true);
         assert!(
             table
                 .clone()
@@ -367,10 +378,27 @@ mod tests {
                 .is_err()
         );
         holders.released(W0, &[BackendCell(0)]);
-        table.free(&holders);
+        table.free(&holders, |_| true);
         assert_eq!(
             table.service("other", &mut Fresh::default()),
             Ok(ServiceCell(0))
         );
+    }
+
+    #[test]
+    fn a_listeners_cell_stays_while_connections_that_came_in_by_it_run() {
+        let mut table = CellTable::new(2, 1, 2);
+        let mut holders = Holders::default();
+        holders.started(W0);
+        let mut fresh = Fresh::default();
+        let first = table.listener("10.0.0.1:80", &mut fresh);
+        assert_eq!(first, Ok(ListenerCell(0)));
+        holders.applied(W0, 1);
+        table.unname_all(2);
+        holders.applied(W0, 2);
+        table.free(&holders, |_| false);
+        assert!(table.clone().listener("10.0.0.1:81", &mut fresh).is_err());
+        table.free(&holders, |cell| cell == ListenerCell(0));
+        assert_eq!(table.listener("10.0.0.1:81", &mut fresh), first);
     }
 }

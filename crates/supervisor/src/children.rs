@@ -135,6 +135,11 @@ impl Children {
         self.running.iter().map(|(who, running)| (*who, running))
     }
 
+    /// Every child that runs.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Running> {
+        self.running.values_mut()
+    }
+
     /// Whether `pid` is a child's.
     #[must_use]
     pub(crate) fn has_pid(&self, pid: u32) -> bool {

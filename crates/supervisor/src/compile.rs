@@ -12,8 +12,10 @@ use evenkeel_control::operator::Answer;
 use evenkeel_plan::{Plan, Spec};
 use evenkeel_sys::listen;
 
+use crate::access_log::{self, AccessLog};
 use crate::life::{Event, Settings};
 use crate::perform::Supervisor;
+use crate::rights;
 use crate::seal::{self, SealedPlan};
 use crate::secrets;
 use crate::workers::Machine;
@@ -31,6 +33,8 @@ pub(crate) struct Pending {
     pub(crate) of_file: Option<OfFile>,
     /// The metrics endpoint's sockets under it.
     pub(crate) metrics: Metrics,
+    /// Where lines of the access log go under it.
+    pub(crate) access_log: AccessLog,
 }
 
 /// What a reload of the file says.
@@ -45,11 +49,19 @@ pub(crate) struct OfFile {
 /// Sockets of the metrics endpoint by configured address, with the real one.
 pub(crate) type Metrics = BTreeMap<SocketAddr, (SocketAddr, Arc<OwnedFd>)>;
 
+/// The configuration's file and what it names, read and opened on a thread of its own.
+#[derive(Debug)]
+pub(crate) struct Files {
+    loaded: Loaded,
+    secrets: Secrets,
+    access_log: Result<AccessLog, String>,
+}
+
 /// What is to be compiled.
 #[derive(Debug)]
 pub(crate) enum Read {
-    /// The file and the secrets that it names, read on a thread of its own.
-    File(Box<Result<(Loaded, Secrets), ConfigErrors>>),
+    /// The file as it is now.
+    File(Box<Result<Files, ConfigErrors>>),
     /// What is in force, with what names stand for now.
     Names,
 }
@@ -58,8 +70,11 @@ pub(crate) enum Read {
 pub(crate) async fn read(path: PathBuf) -> Read {
     let task = tokio::task::spawn_blocking(move || {
         let loaded = evenkeel_config::load(&path)?;
-        let secrets = secrets::read(&loaded.spec);
-        Ok((loaded, secrets))
+        Ok(Files {
+            secrets: secrets::read(&loaded.spec),
+            access_log: access_log::open(&loaded.spec.globals.access_log),
+            loaded,
+        })
     });
     match task.await {
         Ok(read) => Read::File(Box::new(read)),
@@ -118,7 +133,7 @@ impl Supervisor {
                 },
                 false,
             ),
-            Ok((loaded, secrets)) => match self.compile(loaded, secrets) {
+            Ok(files) => match self.compile(files) {
                 Ok(Some(event)) => return event,
                 Ok(None) => (
                     Answer::Reloaded {
@@ -138,11 +153,19 @@ impl Supervisor {
     }
 
     /// `None` = nothing has changed.
-    fn compile(&mut self, loaded: Loaded, secrets: Secrets) -> Result<Option<Event>, String> {
+    fn compile(&mut self, files: Files) -> Result<Option<Event>, String> {
+        let Files {
+            loaded,
+            secrets,
+            access_log,
+        } = files;
+        let access_log = access_log?;
+        rights::check(&loaded.spec)?;
         for problem in secrets::problems(&secrets) {
             tracing::warn!("{problem}");
         }
-        if loaded.spec == self.spec && secrets == self.secrets {
+        let is_same_log = access_log::is_same(&access_log, &self.access_log);
+        if loaded.spec == self.spec && secrets == self.secrets && is_same_log {
             return Ok(None);
         }
         let difference = Difference::between(&self.spec, &loaded.spec);
@@ -150,12 +173,18 @@ impl Supervisor {
         if secrets != self.secrets {
             changes.push("secrets of health checks have changed".to_owned());
         }
+        let same_spec = loaded.spec.globals.access_log == self.spec.globals.access_log;
+        if !is_same_log && same_spec {
+            changes.push("the access log's file was opened anew".to_owned());
+        }
         if loaded.spec.globals.limits != self.spec.globals.limits {
             return Err(
                 "`limits` are fixed for the life of the supervisor: restart it to change them"
                     .to_owned(),
             );
         }
+        // Some may have become idle since.
+        self.free_cells();
         let generation = self.next_generation;
         let sealed = seal::seal(
             &loaded.spec,
@@ -191,6 +220,7 @@ impl Supervisor {
                 warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
             }),
             metrics,
+            access_log,
         });
         Ok(Some(Event::Compiled {
             generation,
@@ -219,6 +249,7 @@ impl Supervisor {
             secrets: self.secrets.clone(),
             of_file: None,
             metrics: self.metrics.clone(),
+            access_log: self.access_log.clone(),
         });
         Event::Compiled {
             generation,

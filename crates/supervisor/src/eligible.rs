@@ -1,7 +1,7 @@
 //! Whether a backend gets new connections, as the workers see it, and if not, why, in words.
 
 use evenkeel_plan::{BackendRecord, ServiceRecord, Unchecked};
-use evenkeel_scoreboard::{AdminState, GateState, HealthState};
+use evenkeel_scoreboard::{AdminState, BackendCount, GateState, HealthState};
 use evenkeel_sys::clock::{monotonic_ms, unix_seconds};
 
 use crate::perform::Supervisor;
@@ -12,7 +12,7 @@ use crate::words::{ago, span};
 pub(crate) enum Hindrance {
     /// An operator said so.
     Admin(AdminState),
-    /// Its weight is 0.
+    /// Its weight is 0, or its agent asks for none of it.
     Weight,
     /// Nobody knows yet where it is.
     Unresolved,
@@ -48,7 +48,9 @@ impl Supervisor {
             let admin = cells.admin();
             let hindrance = if admin.state != AdminState::Enabled {
                 Some(Hindrance::Admin(admin.state))
-            } else if admin.weight.unwrap_or(backend.spec.weight) == 0 {
+            } else if admin.weight.unwrap_or(backend.spec.weight) == 0
+                || cells.agent_percent() == Some(0)
+            {
                 Some(Hindrance::Weight)
             } else if backend.endpoints.is_empty() {
                 Some(Hindrance::Unresolved)
@@ -98,7 +100,15 @@ impl Supervisor {
             return String::new();
         };
         let closed = eligibility.gate == GateState::Closed;
-        let mut words = match eligibility.hindrances.get(index).copied().flatten() {
+        let hindrance = eligibility.hindrances.get(index).copied().flatten();
+        // No trouble: it gets connections again as soon as one of its own ends.
+        if hindrance.is_none()
+            && !closed
+            && let Some(full) = self.full_words(&backend)
+        {
+            return format!("not eligible now: {full}");
+        }
+        let mut words = match hindrance {
             Some(hindrance) => format!(
                 "not eligible: {}",
                 self.hindrance_words(record, &backend, hindrance)
@@ -129,6 +139,20 @@ impl Supervisor {
             words.push_str(&format!("; besides, {}", self.closed_words(record)));
         }
         words
+    }
+
+    /// The most connections that a backend gets: of the plan's limit and its agent's the lower one.
+    pub(crate) fn backend_limit(&self, backend: &BackendRecord<'_>) -> Option<u32> {
+        let agent = self.board.backend(backend.cell).agent_limit();
+        let limits = [backend.spec.max_connections, agent];
+        limits.into_iter().flatten().min()
+    }
+
+    /// `full: 100 of 100 connections`; `None` = it has room.
+    fn full_words(&self, backend: &BackendRecord<'_>) -> Option<String> {
+        let limit = self.backend_limit(backend)?;
+        let active = self.board.sum_backend(backend.cell, BackendCount::Active);
+        full_words(active, limit)
     }
 
     /// `service web is closed by its policy: ...`
@@ -202,5 +226,26 @@ impl Supervisor {
                 }
             },
         }
+    }
+}
+
+/// `full: 100 of 100 connections`; `None` = there is room.
+fn full_words(active: u64, limit: u32) -> Option<String> {
+    let is_full = active >= u64::from(limit);
+    is_full.then(|| format!("full: {active} of {limit} connections"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn full_is_at_the_limit_and_above_it() {
+        assert_eq!(full_words(99, 100), None);
+        let full = "full: 100 of 100 connections";
+        assert_eq!(full_words(100, 100).as_deref(), Some(full));
+        // Lowered below what runs: nothing is cut.
+        let above = "full: 120 of 100 connections";
+        assert_eq!(full_words(120, 100).as_deref(), Some(above));
     }
 }

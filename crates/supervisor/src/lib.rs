@@ -15,12 +15,15 @@
 //!   eligible  whether a backend gets new connections, and if not, why
 //!   why       the same with what the monitor knows
 //!   admin     what operators said of backends
+//!   rights    what workers have to be allowed
+//!   access_log its file
 //!   secrets   values that health checks need
 //!   events    what happened lately, and who listens
 //!   keep      what outlives this process
 //! ```
 #![forbid(unsafe_code)]
 
+mod access_log;
 mod admin;
 mod cells;
 mod children;
@@ -31,6 +34,7 @@ mod keep;
 pub mod life;
 mod operators;
 mod perform;
+mod rights;
 mod run;
 mod seal;
 mod secrets;

@@ -10,13 +10,14 @@ use evenkeel_control::child::{
     Descriptor, FromChild, GateReport, Hello, OrphanRule, Report, Resolved, Secrets, ToChild,
 };
 use evenkeel_control::operator::{Answer, LastReload, Request};
-use evenkeel_plan::{Address, BackendCell, Plan, SlotIdx, Spec};
-use evenkeel_scoreboard::{GlobalCount, Scoreboard, SlotState};
+use evenkeel_plan::{Address, BackendCell, Plan, Sealed, SlotIdx, Spec};
+use evenkeel_scoreboard::{GlobalCount, ListenerCount, Scoreboard, SlotState};
 use evenkeel_sys::clock::{monotonic_ms, unix_seconds};
 use evenkeel_sys::process::{ExitStatus, Identity};
 use sd_notify::NotifyState;
 use tokio::sync::{mpsc, oneshot};
 
+use crate::access_log::AccessLog;
 use crate::admin::{self, Admins};
 use crate::cells::{CellTable, Holders};
 use crate::children::{Children, FromTasks};
@@ -27,6 +28,7 @@ use crate::life::{
     Action, ChildPhase, Event, Outcome, Phase, Sample, Slot, SlotPhase, State, Ticket, Who,
 };
 use crate::operators::{Asked, Reply, reply};
+use crate::rights;
 use crate::seal::{self, Names};
 use crate::sockets::Sockets;
 use crate::store::Store;
@@ -60,6 +62,7 @@ pub(crate) struct Supervisor {
     pub(crate) pending: Option<Pending>,
     pub(crate) sockets: Sockets,
     pub(crate) metrics: Metrics,
+    pub(crate) access_log: AccessLog,
     pub(crate) children: Children,
     pub(crate) logs: Logs,
     pub(crate) reunion: Option<Arc<OwnedFd>>,
@@ -271,8 +274,10 @@ impl Supervisor {
         }
     }
 
-    fn free_cells(&mut self) {
-        for cell in self.table.free(&self.holders) {
+    pub(crate) fn free_cells(&mut self) {
+        let board = self.board;
+        let is_idle = |cell| board.sum_listener(cell, ListenerCount::Active) == 0;
+        for cell in self.table.free(&self.holders, is_idle) {
             self.reports.remove(&cell);
         }
     }
@@ -484,10 +489,9 @@ impl Supervisor {
         let source = source(who);
         let is_new = !self.logs.contains_key(&source);
         let (sender, receiver) = log_channel(&mut self.logs, &source)?;
-        let bell = match who {
-            Who::Monitor => None,
-            Who::Worker(slot) => Some(self.doorbell(slot)?),
-        };
+        if let Who::Worker(slot) = who {
+            self.have_doorbell(slot)?;
+        }
         let slot = match who {
             Who::Monitor => SlotIdx(0),
             Who::Worker(slot) => slot,
@@ -501,6 +505,7 @@ impl Supervisor {
                 Who::Worker(slot) => self.machine.cpu(slot.0, self.state.settings.workers),
             },
             become_user: self.identity.as_ref().map(|user| (user.uid, user.gid)),
+            keep_net_raw: who != Who::Monitor && self.needs_net_raw(),
             orphan: if self.store.keeps() {
                 OrphanRule::Drain
             } else {
@@ -542,18 +547,13 @@ impl Supervisor {
                 let source = source.clone();
                 (Descriptor::LogReceiver { source }, Arc::clone(receiver))
             }));
-            let bells = self.doorbells.iter();
-            descriptors.extend(
-                bells.map(|(&slot, bell)| (Descriptor::Doorbell { slot }, Arc::clone(bell))),
-            );
-        } else if let Some(monitor) = self.children.get_mut(Who::Monitor) {
-            // It is sent only what it does not have.
-            let lines = is_new.then_some((Descriptor::LogReceiver { source }, receiver));
-            let bell = bell.clone();
-            let bell = bell.map(|bell| (Descriptor::Doorbell { slot }, bell));
-            monitor.send_descriptors(lines.into_iter().chain(bell), false);
+        } else if is_new && let Some(monitor) = self.children.get_mut(Who::Monitor) {
+            let lines = (Descriptor::LogReceiver { source }, receiver);
+            monitor.send_descriptors([lines], false);
         }
-        descriptors.extend(bell.map(|bell| (Descriptor::Doorbell { slot }, bell)));
+        let bells = self.doorbells.iter();
+        descriptors
+            .extend(bells.map(|(&slot, bell)| (Descriptor::Doorbell { slot }, Arc::clone(bell))));
         let seeds: Vec<Report> = self.reports.values().cloned().collect();
         let names: Vec<Resolved> = self
             .names
@@ -581,21 +581,37 @@ impl Supervisor {
         Ok(())
     }
 
-    /// The bell of a slot, made when it is not there yet, and kept over all its workers.
-    fn doorbell(&mut self, slot: SlotIdx) -> std::io::Result<Arc<OwnedFd>> {
-        if let Some(bell) = self.doorbells.get(&slot) {
-            return Ok(Arc::clone(bell));
+    /// Makes the bell of a slot when it is not there yet, and tells everybody who runs. It is kept over all workers of the slot.
+    fn have_doorbell(&mut self, slot: SlotIdx) -> std::io::Result<()> {
+        if self.doorbells.contains_key(&slot) {
+            return Ok(());
         }
         let bell = Arc::new(evenkeel_sys::doorbell::new()?);
-        self.doorbells.insert(slot, Arc::clone(&bell));
-        Ok(bell)
+        for running in self.children.iter_mut() {
+            let bell = (Descriptor::Doorbell { slot }, Arc::clone(&bell));
+            running.send_descriptors([bell], false);
+        }
+        self.doorbells.insert(slot, bell);
+        Ok(())
+    }
+
+    /// Whether a worker that is started now must be able to connect from clients' addresses: by the plan in force, or by the one
+    /// that is about to be.
+    fn needs_net_raw(&self) -> bool {
+        let pending = self.pending.as_ref().map(|pending| &pending.sealed.plan);
+        let plans = std::iter::once(&self.plan).chain(pending);
+        let mut services = plans.flat_map(Plan::services);
+        let asks =
+            |sealed: &Arc<Sealed>| rights::needs_net_raw(std::iter::once(&sealed.record().spec));
+        services.any(asks) && evenkeel_sys::process::has_net_raw()
     }
 
     fn settle(&mut self, slot: SlotIdx, crashed: bool) {
-        let services = self.table.service_cells();
+        let table = &self.table;
+        let (services, listeners) = (table.service_cells(), table.listener_cells());
         let died = self
             .board
-            .settle(slot, 0, services, self.table.backend_cells());
+            .settle(slot, 0, services, listeners, table.backend_cells());
         if crashed {
             self.board.slot(slot).add_crash();
         }
@@ -642,11 +658,17 @@ impl Supervisor {
         match who {
             Who::Monitor => {
                 let pending = self.pending.as_ref();
-                let (metrics, secrets) = pending
+                let (metrics, secrets, access_log) = pending
                     .filter(|pending| pending.sealed.plan.generation == generation)
-                    .map_or((&self.metrics, &self.secrets), |pending| {
-                        (&pending.metrics, &pending.secrets)
-                    });
+                    .map_or(
+                        (&self.metrics, &self.secrets, &self.access_log),
+                        |pending| (&pending.metrics, &pending.secrets, &pending.access_log),
+                    );
+                descriptors.extend(
+                    access_log
+                        .clone()
+                        .map(|file| (Descriptor::AccessLog { generation }, file)),
+                );
                 match secrets_blob(secrets) {
                     Ok(blob) => {
                         descriptors.push((Descriptor::Secrets { generation }, Arc::new(blob)));
@@ -685,7 +707,9 @@ impl Supervisor {
             running.sent.retain(|descriptor| match descriptor {
                 Descriptor::Listener { listener, .. } => named.contains(listener),
                 Descriptor::Metrics { address } => metrics.contains(address),
-                Descriptor::Delta { .. } | Descriptor::Secrets { .. } => false,
+                Descriptor::Delta { .. }
+                | Descriptor::Secrets { .. }
+                | Descriptor::AccessLog { .. } => false,
                 Descriptor::Doorbell { .. }
                 | Descriptor::Scoreboard
                 | Descriptor::LogSender
@@ -713,6 +737,7 @@ impl Supervisor {
         self.plan = plan;
         self.table = pending.sealed.table;
         self.metrics = pending.metrics;
+        self.access_log = pending.access_log;
         self.deltas.clear();
         self.free_cells();
         let Some(of_file) = pending.of_file else {

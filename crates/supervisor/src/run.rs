@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 use tokio::time::MissedTickBehavior;
 
+use crate::access_log::{self, AccessLog};
 use crate::admin;
 use crate::cells::{CellTable, Holders};
 use crate::children::Children;
@@ -30,6 +31,7 @@ use crate::keep::{self, Keeper};
 use crate::life::{Event, State};
 use crate::operators;
 use crate::perform::{Logs, Supervisor, log_channel};
+use crate::rights;
 use crate::seal::{self, Names};
 use crate::secrets;
 use crate::sockets::{Inherited, Sockets};
@@ -98,12 +100,14 @@ impl StartError {
 #[must_use]
 pub fn run(options: &Options) -> ExitCode {
     let mut logs = Logs::new();
-    let result = start(options, &mut logs);
+    let mut access_log = None;
+    let result = start(options, &mut logs, &mut access_log);
     let receivers: Vec<_> = logs
         .values()
         .map(|(_, receiver)| std::os::fd::AsFd::as_fd(receiver))
         .collect();
-    evenkeel_log::drain_to_stderr(&receivers);
+    let access_log = access_log.as_ref().map(std::os::fd::AsFd::as_fd);
+    evenkeel_log::drain(&receivers, access_log);
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -120,7 +124,11 @@ pub fn run(options: &Options) -> ExitCode {
     }
 }
 
-fn start(options: &Options, logs: &mut Logs) -> Result<(), StartError> {
+fn start(
+    options: &Options,
+    logs: &mut Logs,
+    last_access_log: &mut AccessLog,
+) -> Result<(), StartError> {
     let descriptor_limit = process::raise_descriptor_limit();
     let loaded = evenkeel_config::load(&options.config).map_err(|errors| {
         // https://no-color.org
@@ -142,6 +150,7 @@ fn start(options: &Options, logs: &mut Logs) -> Result<(), StartError> {
         services: limits.services,
         listeners: limits.listeners,
         backends: limits.backends,
+        sources: limits.sources,
     })
     .map_err(|error| StartError::io("make the scoreboard")(error.into()))?;
     evenkeel_log::init(
@@ -163,7 +172,7 @@ fn start(options: &Options, logs: &mut Logs) -> Result<(), StartError> {
         board,
         board_fd: Arc::new(board_fd),
     };
-    local.block_on(&runtime, serve(parts, logs))
+    local.block_on(&runtime, serve(parts, logs, last_access_log))
 }
 
 struct Parts<'a> {
@@ -175,7 +184,11 @@ struct Parts<'a> {
     board_fd: Arc<OwnedFd>,
 }
 
-async fn serve(parts: Parts<'_>, logs: &mut Logs) -> Result<(), StartError> {
+async fn serve(
+    parts: Parts<'_>,
+    logs: &mut Logs,
+    last_access_log: &mut AccessLog,
+) -> Result<(), StartError> {
     let Parts {
         options,
         loaded,
@@ -210,6 +223,10 @@ async fn serve(parts: Parts<'_>, logs: &mut Logs) -> Result<(), StartError> {
     for problem in secrets::problems(&secrets) {
         tracing::warn!("{problem}");
     }
+
+    rights::check(&loaded.spec).map_err(StartError::Words)?;
+    let access_log =
+        access_log::open(&loaded.spec.globals.access_log).map_err(StartError::Words)?;
 
     let settings = compile::settings(&sealed.plan, &machine);
     let mut inherited = store.take();
@@ -285,6 +302,7 @@ async fn serve(parts: Parts<'_>, logs: &mut Logs) -> Result<(), StartError> {
         pending: None,
         sockets,
         metrics,
+        access_log,
         children: Children::new(child_events),
         logs: std::mem::take(logs),
         reunion,
@@ -342,6 +360,7 @@ async fn serve(parts: Parts<'_>, logs: &mut Logs) -> Result<(), StartError> {
     // Nobody can have taken its place: the lock is still held. One that is gone already is as good.
     drop(std::fs::remove_file(path));
     *logs = supervisor.logs;
+    *last_access_log = supervisor.access_log;
     Ok(())
 }
 

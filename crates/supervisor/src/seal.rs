@@ -173,6 +173,15 @@ pub fn carry_schedulers(board: &Scoreboard, old: &Plan, new: &Plan) {
                     tag,
                 ),
                 Scheduler::Wrr => evenkeel_balance::wrr::carry(state, summary(record), tag),
+                Scheduler::Lc => evenkeel_balance::lc::carry(
+                    &identities(before),
+                    &identities(record),
+                    state,
+                    tag,
+                ),
+                Scheduler::Wlc => evenkeel_balance::wlc::carry(state, summary(record), tag),
+                // It has none: the source decides.
+                Scheduler::SourceHash => State::initial(tag),
             },
         };
         board.set_scheduler(record.cell, carried.to_bits());
@@ -192,7 +201,7 @@ fn summary(record: &ServiceRecord) -> WeightSummary {
 
 #[cfg(test)]
 mod tests {
-    use evenkeel_plan::{BackendName, ConnectSpec, Globals, PolicySpec, ServiceName};
+    use evenkeel_plan::{BackendName, Globals, PolicySpec, ServiceName};
     use evenkeel_scoreboard::Capacities;
 
     use super::*;
@@ -205,29 +214,23 @@ mod tests {
     }
 
     fn spec(require: Require) -> Spec {
-        let backend = |name: &str, address: Address| BackendSpec {
-            name: BackendName::new(name).unwrap(),
-            address,
-            weight: 1,
-            backup: false,
-            check: None,
-        };
+        let backend =
+            |name: &str, address| BackendSpec::at(BackendName::new(name).unwrap(), address);
         Spec {
             globals: Globals::default(),
             services: vec![ServiceSpec {
-                name: ServiceName::new("db").unwrap(),
-                listeners: Vec::new(),
-                scheduler: Scheduler::Rr,
-                pool: None,
-                backends: vec![
-                    backend("a", Address::Socket("10.0.0.1:80".parse().unwrap())),
-                    backend("b", name()),
-                ],
-                connect: ConnectSpec::default(),
                 policy: PolicySpec {
                     require,
                     ..PolicySpec::default()
                 },
+                ..ServiceSpec::new(
+                    ServiceName::new("db").unwrap(),
+                    Vec::new(),
+                    vec![
+                        backend("a", Address::Socket("10.0.0.1:80".parse().unwrap())),
+                        backend("b", name()),
+                    ],
+                )
             }],
         }
     }
@@ -266,6 +269,7 @@ mod tests {
                 services: 4,
                 listeners: 4,
                 backends: 4,
+                sources: 4,
             })
             .unwrap();
             let table = CellTable::new(4, 4, 4);

@@ -10,8 +10,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 
-use evenkeel_plan::{ListenerCell, ListenerSpec, Plan, SlotIdx};
-use evenkeel_sys::{listen, steer};
+use evenkeel_plan::{KeepaliveSpec, ListenerCell, ListenerSpec, Plan, SlotIdx};
+use evenkeel_sys::{listen, outgoing, steer};
 
 use crate::store::Store;
 
@@ -47,6 +47,8 @@ struct Group {
     /// Position among the service's listeners.
     index: usize,
     spec: ListenerSpec,
+    /// What accepted sockets inherit.
+    keepalive: KeepaliveSpec,
     /// With the real port.
     address: SocketAddr,
     sockets: Vec<Arc<OwnedFd>>,
@@ -76,10 +78,11 @@ impl Sockets {
         // Explicit addresses first, so that a listener with port 0 takes none of theirs.
         let by_port = |wants_port: bool| {
             let places = places.iter();
-            places.filter(move |(_, _, spec, _)| (spec.address.port() != 0) == wants_port)
+            places.filter(move |place| (place.spec.address.port() != 0) == wants_port)
         };
-        for (service, index, spec, cell) in by_port(true).chain(by_port(false)) {
-            let place = place_name(service, *index);
+        for found in by_port(true).chain(by_port(false)) {
+            let spec = &found.spec;
+            let place = place_name(&found.service, found.index);
             let fits = |found: &Inherited| match spec.address.port() {
                 0 => {
                     found.address.ip() == spec.address.ip()
@@ -105,17 +108,16 @@ impl Sockets {
                 .all(|(position, found)| usize::from(found.slot.0) == position);
             self.open = self.open.max(u16::try_from(ours.len()).unwrap_or(u16::MAX));
             let group = Group {
-                service: service.clone(),
-                index: *index,
-                spec: *spec,
-                address,
                 sockets: ours
                     .into_iter()
                     .map(|found| Arc::new(found.socket))
                     .collect(),
                 steerable: in_order,
+                ..Group::new(found, address)
             };
-            self.groups.insert(*cell, group);
+            // They have what the configuration of their day said.
+            group.hand_keepalive_on();
+            self.groups.insert(found.cell, group);
         }
         self.open = self.open.max(wanted);
         rest
@@ -127,26 +129,18 @@ impl Sockets {
     /// [`ListenError`]; nothing is kept then.
     pub(crate) fn bind(&mut self, plan: &Plan) -> Result<(), ListenError> {
         self.discard();
-        for (service, index, spec, cell) in places(plan) {
-            if let Some(group) = self.groups.get_mut(&cell) {
-                group.spec = spec;
+        for place in places(plan) {
+            if self.groups.contains_key(&place.cell) {
                 continue;
             }
-            let mut group = Group {
-                service,
-                index,
-                spec,
-                address: spec.address,
-                sockets: Vec::new(),
-                steerable: true,
-            };
+            let mut group = Group::new(&place, place.spec.address);
             for _ in 0..self.open {
                 if let Err(error) = group.add() {
                     self.discard();
                     return Err(error);
                 }
             }
-            self.pending.insert(cell, group);
+            self.pending.insert(place.cell, group);
         }
         Ok(())
     }
@@ -156,7 +150,8 @@ impl Sockets {
         self.pending.clear();
     }
 
-    /// Puts `plan` in force: what was bound begins to listen, what the plan does not name is closed.
+    /// Puts `plan` in force: what was bound begins to listen, what the plan does not name is closed, and what stays hands the
+    /// plan's keepalive on from now on.
     ///
     /// # Errors
     /// [`ListenError`] of the first socket that could not listen; the others do.
@@ -169,6 +164,11 @@ impl Sockets {
                 }
             }
             self.groups.insert(cell, group);
+        }
+        for place in places(plan) {
+            if let Some(group) = self.groups.get_mut(&place.cell) {
+                group.follow(place);
+            }
         }
         let named: Vec<ListenerCell> = plan
             .listeners()
@@ -329,7 +329,48 @@ impl Sockets {
     }
 }
 
+/// A listener's place in the configuration.
+#[derive(Debug)]
+struct Place {
+    service: String,
+    /// Position among the service's listeners.
+    index: usize,
+    spec: ListenerSpec,
+    keepalive: KeepaliveSpec,
+    cell: ListenerCell,
+}
+
 impl Group {
+    /// Without sockets yet.
+    fn new(place: &Place, address: SocketAddr) -> Self {
+        Self {
+            service: place.service.clone(),
+            index: place.index,
+            spec: place.spec.clone(),
+            keepalive: place.keepalive,
+            address,
+            sockets: Vec::new(),
+            steerable: true,
+        }
+    }
+
+    /// Takes what another plan says of it.
+    fn follow(&mut self, place: Place) {
+        self.spec = place.spec;
+        if self.keepalive != place.keepalive {
+            self.keepalive = place.keepalive;
+            self.hand_keepalive_on();
+        }
+    }
+
+    fn hand_keepalive_on(&self) {
+        for socket in &self.sockets {
+            if let Err(error) = set_keepalive(socket, &self.keepalive) {
+                tracing::warn!(address = %self.address, %error, "cannot set keepalive");
+            }
+        }
+    }
+
     /// Binds one more socket.
     fn add(&mut self) -> Result<(), ListenError> {
         let options = listen::Options {
@@ -337,6 +378,7 @@ impl Group {
         };
         let bind = || -> io::Result<(OwnedFd, SocketAddr)> {
             let socket = listen::bind(self.address, options)?;
+            set_keepalive(&socket, &self.keepalive)?;
             let address = listen::local_address(socket.as_fd())?;
             Ok((socket, address))
         };
@@ -379,28 +421,100 @@ fn place_name(service: &str, index: usize) -> String {
     format!("{index}.{service}")
 }
 
-fn places(plan: &Plan) -> Vec<(String, usize, ListenerSpec, ListenerCell)> {
+fn places(plan: &Plan) -> Vec<Place> {
     plan.services()
         .flat_map(|sealed| {
             let record = sealed.record();
-            record
-                .listeners()
-                .enumerate()
-                .map(move |(index, listener)| {
-                    (
-                        record.name().to_string(),
-                        index,
-                        *listener.spec,
-                        listener.cell,
-                    )
-                })
+            let listeners = record.listeners().enumerate();
+            listeners.map(move |(index, listener)| Place {
+                service: record.name().to_string(),
+                index,
+                spec: listener.spec.clone(),
+                keepalive: record.spec.keepalive,
+                cell: listener.cell,
+            })
         })
         .collect()
 }
 
+/// What accepted sockets inherit from now on.
+fn set_keepalive(socket: &OwnedFd, spec: &KeepaliveSpec) -> io::Result<()> {
+    outgoing::keepalive(socket.as_fd(), spec.idle, spec.interval, spec.probes)?;
+    outgoing::user_timeout(socket.as_fd(), spec.user_timeout)
+}
+
 #[cfg(test)]
 mod tests {
+    use std::net::{TcpListener, TcpStream};
+    use std::time::Duration;
+
+    use evenkeel_plan::{
+        Address, BackendName, BackendSpec, Globals, ServiceName, ServiceSpec, Spec,
+    };
+
+    use rustix::net::sockopt;
+
     use super::*;
+    use crate::cells::CellTable;
+    use crate::seal::{Names, seal};
+
+    fn plan(keepalive: KeepaliveSpec, before: &Plan) -> Plan {
+        let address = "127.0.0.1:0".parse().unwrap();
+        let backend = BackendSpec::at(BackendName::new("b1").unwrap(), Address::Socket(address));
+        let service = ServiceSpec {
+            keepalive,
+            ..ServiceSpec::new(
+                ServiceName::new("web").unwrap(),
+                vec![ListenerSpec::at(address)],
+                vec![backend],
+            )
+        };
+        let spec = Spec {
+            globals: Globals::default(),
+            services: vec![service],
+        };
+        let table = CellTable::new(4, 4, 4);
+        let generation = before.generation + 1;
+        let sealed = seal(&spec, generation, before, &table, &Names::new());
+        sealed.unwrap().plan
+    }
+
+    /// Quiet time before the first probe, and user timeout, of a new connection.
+    fn inherited(sockets: &Sockets) -> (Duration, Duration) {
+        let (_, group) = sockets.groups.first_key_value().unwrap();
+        let listener = TcpListener::from(group.sockets[0].try_clone().unwrap());
+        let _client = TcpStream::connect(group.address).unwrap();
+        let (accepted, _) = listener.accept().unwrap();
+        let idle = sockopt::tcp_keepidle(&accepted).unwrap();
+        let millis = sockopt::tcp_user_timeout(&accepted).unwrap();
+        (idle, Duration::from_millis(u64::from(millis)))
+    }
+
+    #[test]
+    fn living_sockets_hand_on_what_the_plan_in_force_says() {
+        let of = |idle, user_timeout| KeepaliveSpec {
+            idle: Some(Duration::from_secs(idle)),
+            user_timeout: Some(Duration::from_secs(user_timeout)),
+            ..KeepaliveSpec::default()
+        };
+        let expected =
+            |idle, user_timeout| (Duration::from_secs(idle), Duration::from_secs(user_timeout));
+        let store = Store::none();
+        let mut sockets = Sockets {
+            open: 1,
+            ..Sockets::default()
+        };
+        let first = plan(of(11, 12), &Plan::empty());
+        sockets.bind(&first).unwrap();
+        sockets.commit(&first, &store).unwrap();
+        assert_eq!(inherited(&sockets), expected(11, 12));
+        let second = plan(of(21, 22), &first);
+        sockets.bind(&second).unwrap();
+        assert_eq!(inherited(&sockets), expected(11, 12), "not in force yet");
+        sockets.commit(&second, &store).unwrap();
+        assert_eq!(inherited(&sockets), expected(21, 22));
+        assert_eq!(sockets.groups.len(), 1);
+    }
 
     #[test]
     fn store_names_say_slot_and_place() {

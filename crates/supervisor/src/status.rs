@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use evenkeel_control::operator::{
-    BackendStatus, MonitorStatus, ServiceStatus, Status, WorkerStatus,
+    BackendStatus, ListenerLimit, MonitorStatus, ServiceStatus, Status, WorkerStatus,
 };
-use evenkeel_plan::{BackendRecord, Require, Scheduler, ServiceRecord, SlotIdx};
-use evenkeel_scoreboard::{BackendCount, GlobalCount, ServiceCount, SlotState, WorkerCount};
+use evenkeel_plan::{BackendRecord, Require, ServiceRecord, SlotIdx};
+use evenkeel_scoreboard::{
+    BackendCount, GlobalCount, ListenerCount, ServiceCount, SlotState, WorkerCount,
+};
 use evenkeel_sys::clock::{monotonic_ms, unix_seconds};
 
 use crate::admin::Entry;
@@ -121,13 +123,11 @@ impl Supervisor {
                 .listeners()
                 .filter_map(|listener| self.sockets.address(listener.cell))
                 .collect(),
-            scheduler: match record.spec.scheduler {
-                Scheduler::Rr => "rr",
-                Scheduler::Wrr => "wrr",
-            }
-            .to_owned(),
+            limits: self.listener_limits(record),
+            scheduler: record.spec.scheduler.as_str().to_owned(),
             pool: record.spec.pool.as_ref().map(ToString::to_string),
             active: sum(ServiceCount::Active),
+            queued: sum(ServiceCount::Queued),
             accepted: sum(ServiceCount::Accepted),
             relayed: sum(ServiceCount::Relayed),
             failed: failed.collect(),
@@ -142,6 +142,22 @@ impl Supervisor {
             require: require_words(record.spec.policy.require),
             backends,
         }
+    }
+
+    fn listener_limits(&self, record: &ServiceRecord) -> Vec<ListenerLimit> {
+        let listeners = record.listeners();
+        listeners
+            .filter_map(|listener| {
+                let max_connections = listener.spec.admission.max_connections?;
+                Some(ListenerLimit {
+                    address: self.sockets.address(listener.cell)?,
+                    active: self
+                        .board
+                        .sum_listener(listener.cell, ListenerCount::Active),
+                    max_connections,
+                })
+            })
+            .collect()
     }
 
     fn accepted_by_slot(&self, record: &ServiceRecord) -> std::collections::BTreeMap<u16, u64> {
@@ -184,6 +200,7 @@ impl Supervisor {
             check_ms: Duration::from_micros(cells.check_duration_us()).as_secs_f64() * 1_000.0,
             checked_unix: report.map_or(0, |report| report.checked_unix),
             active: sum(BackendCount::Active),
+            max_connections: self.backend_limit(backend),
             connections: sum(BackendCount::Connections),
             connect_failures: sum(BackendCount::ConnectFailures),
             resets: sum(BackendCount::Resets),

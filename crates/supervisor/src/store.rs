@@ -30,6 +30,15 @@ impl Store {
         }
     }
 
+    /// No service manager.
+    #[cfg(test)]
+    pub(crate) fn none() -> Self {
+        Self {
+            notifies: false,
+            keeps: false,
+        }
+    }
+
     /// Whether the listening sockets outlive this process.
     #[must_use]
     pub(crate) fn keeps(&self) -> bool {

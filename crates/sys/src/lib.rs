@@ -6,6 +6,7 @@
     reason = "the one crate that may; each block says why it holds"
 )]
 
+pub mod append;
 pub mod blob;
 pub mod cells;
 pub mod clock;
@@ -14,8 +15,10 @@ pub mod doorbell;
 pub mod inherit;
 pub mod listen;
 pub mod lock;
+pub mod outgoing;
 pub mod packet;
 pub mod process;
+mod rights;
 pub mod steer;
 pub mod stream;
 pub mod watch;

@@ -2,7 +2,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
@@ -34,6 +34,30 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// When `fd` is not a socket.
 pub fn set_send_buffer(fd: BorrowedFd<'_>, bytes: usize) -> io::Result<()> {
     Ok(sockopt::set_socket_send_buffer_size(fd, bytes)?)
+}
+
+/// Size of the send buffer in bytes, as the kernel counts them: sends fail with `WouldBlock` from there on.
+///
+/// # Errors
+/// When `fd` is not a socket.
+pub fn send_buffer(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    Ok(sockopt::socket_send_buffer_size(fd)?)
+}
+
+/// Bytes that were sent from `fd` and not received yet, as the kernel counts them (SIOCOUTQ of unix(7), in Linux since 2.6):
+/// what it allocated for each message, so that a short message costs some 700 bytes, and to be compared with [`send_buffer`].
+///
+/// # Errors
+/// When `fd` is not a socket.
+pub fn send_queue(fd: BorrowedFd<'_>) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: `fd` is open while it is borrowed. SIOCOUTQ, the same number as TIOCOUTQ, stores one int where the third
+    // argument points, which is a live int of ours.
+    let result = unsafe { libc::ioctl(fd.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
 /// Sends one message whole, with `descriptors` beside it, or not at all.
@@ -140,6 +164,16 @@ mod tests {
         assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
         drop(a);
         assert_eq!(receive(b.as_fd(), &mut [0; 10]).unwrap().0, 0);
+    }
+
+    #[test]
+    fn what_was_not_received_yet_can_be_asked_for() {
+        let (a, b) = pair().unwrap();
+        assert_eq!(send_queue(a.as_fd()).unwrap(), 0);
+        while send(a.as_fd(), &[0; 1_000], &[]).is_ok() {}
+        assert!(send_queue(a.as_fd()).unwrap() >= send_buffer(a.as_fd()).unwrap());
+        while receive(b.as_fd(), &mut [0; 1_000]).is_ok() {}
+        assert_eq!(send_queue(a.as_fd()).unwrap(), 0);
     }
 
     #[test]

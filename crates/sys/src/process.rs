@@ -9,7 +9,8 @@ use std::process::{Command, Stdio};
 use rustix::process::{
     DumpableBehavior, Pid, PidfdFlags, Resource, Rlimit, Signal, WaitId, WaitIdOptions,
 };
-use rustix::thread::{Gid, Uid};
+
+pub use crate::rights::{become_user, give_up_rights, has_net_raw};
 
 /// Environment variable that tells a process that it is a child, and of which kind.
 pub const ROLE_VARIABLE: &str = "EVENKEEL_ROLE";
@@ -255,21 +256,6 @@ pub fn user(name_or_number: &str) -> io::Result<Option<Identity>> {
 #[must_use]
 pub fn effective_uid() -> u32 {
     rustix::process::geteuid().as_raw()
-}
-
-/// Becomes `uid` and `gid` for good, with no supplementary groups. For a process with one thread: the calls are per thread.
-///
-/// # Errors
-/// When the kernel refuses, or when root could still be regained afterwards.
-pub fn become_user(uid: u32, gid: u32) -> io::Result<()> {
-    let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
-    rustix::thread::set_thread_groups(&[])?;
-    rustix::thread::set_thread_res_gid(gid, gid, gid)?;
-    rustix::thread::set_thread_res_uid(uid, uid, uid)?;
-    if !uid.is_root() && rustix::thread::set_thread_uid(Uid::ROOT).is_ok() {
-        return Err(io::Error::other("root could be regained"));
-    }
-    Ok(())
 }
 
 /// No new privileges by exec, no core file and no debugger of another user: a worker's memory holds patients' data.

@@ -348,7 +348,7 @@ fn bound() -> (Socket, SocketAddr) {
 }
 
 /// Ends a connection by a reset, whoever else holds a copy.
-fn reset(stream: &TcpStream) {
+pub(crate) fn reset(stream: &TcpStream) {
     // Both fail only where the connection is gone already.
     drop(SockRef::from(stream).set_linger(Some(Duration::ZERO)));
     rustix::net::connect_unspec(stream).unwrap_or(());

@@ -1,10 +1,10 @@
 //! One connection and how it ended.
 
 use std::io::{self, ErrorKind, Read as _};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::time::Duration;
 
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// Longest wait for a connection, and for each read. Longer than anything in a test may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -50,6 +50,27 @@ pub fn connect_within(address: SocketAddr, patience: Duration) -> Result<TcpStre
         .set_read_timeout(Some(patience))
         .and_then(|()| stream.set_write_timeout(Some(patience)));
     ready.map_err(|error| Failure::Local(error.to_string()))?;
+    Ok(stream)
+}
+
+/// Connects from this address of this host, within [`PATIENCE`].
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_from(source: IpAddr, address: SocketAddr) -> Result<TcpStream, Failure> {
+    let local = |error: io::Error| Failure::Local(error.to_string());
+    let domain = Domain::for_address(address);
+    let socket = Socket::new(domain, Type::STREAM.cloexec(), None).map_err(local)?;
+    let from = SocketAddr::new(source, 0);
+    socket.bind(&from.into()).map_err(local)?;
+    socket
+        .connect_timeout(&address.into(), PATIENCE)
+        .map_err(|error| match error.kind() {
+            ErrorKind::ConnectionRefused => Failure::Refused,
+            _ => classify(&error, false),
+        })?;
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(PATIENCE)).map_err(local)?;
     Ok(stream)
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +18,7 @@ use rustix::process::Signal;
 use crate::prometheus::{Metrics, http};
 use crate::service_manager::ServiceManager;
 use crate::wait::until;
-use crate::{TempDir, eventually, proc};
+use crate::{Namespace, TempDir, eventually, proc};
 
 /// Longest wait for an answer on the control socket. A reload waits for its children's deadlines.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
@@ -35,6 +36,9 @@ pub struct Builder {
     config: String,
     environment: Vec<(String, String)>,
     manager: Option<Arc<ServiceManager>>,
+    wrapper: Vec<String>,
+    stderr: Option<Arc<OwnedFd>>,
+    descriptors: Option<u32>,
 }
 
 /// A running daemon in a directory of its own. Dropping it kills the supervisor and every process that it has started.
@@ -65,6 +69,27 @@ impl Builder {
     #[must_use]
     pub fn managed(mut self, manager: &Arc<ServiceManager>) -> Self {
         self.manager = Some(Arc::clone(manager));
+        self
+    }
+
+    /// With at most this many descriptors in each of its processes.
+    #[must_use]
+    pub fn descriptors(mut self, count: u32) -> Self {
+        self.descriptors = Some(count);
+        self
+    }
+
+    /// In this network namespace. Metrics and addresses are then to be reached from there.
+    #[must_use]
+    pub fn inside(mut self, namespace: &Namespace) -> Self {
+        self.wrapper = namespace.wrapper();
+        self
+    }
+
+    /// With this as its standard error; [`Daemon::log`] is empty then.
+    #[must_use]
+    pub fn stderr(mut self, stderr: OwnedFd) -> Self {
+        self.stderr = Some(Arc::new(stderr));
         self
     }
 
@@ -101,6 +126,9 @@ impl Daemon {
             config: config.to_string(),
             environment: Vec::new(),
             manager: None,
+            wrapper: Vec::new(),
+            stderr: None,
+            descriptors: None,
         }
     }
 
@@ -424,18 +452,31 @@ fn spawn(builder: &Builder, dir: &TempDir) -> Child {
         Some(manager) => manager.command(&builder.binary).expect("descriptors left"),
         None => Command::new(&builder.binary),
     };
+    if let Some((first, rest)) = builder.wrapper.split_first() {
+        command = Command::new(first);
+        command.args(rest).arg(&builder.binary);
+    }
+    if let Some(count) = builder.descriptors {
+        // Both limits, since the daemon raises the soft one.
+        let limit = format!("ulimit -n {count}; exec \"$0\" \"$@\"");
+        command = Command::new("/bin/sh");
+        command.args(["-c", &limit]).arg(&builder.binary);
+    }
     arguments(&mut command, dir);
-    let log = File::options()
-        .create(true)
-        .append(true)
-        .open(dir.join("log"));
+    let log = match &builder.stderr {
+        Some(stderr) => stderr.try_clone().map(File::from),
+        None => File::options()
+            .create(true)
+            .append(true)
+            .open(dir.join("log")),
+    };
     command
         .env(MARK, dir.path())
         .env("RUST_BACKTRACE", "1")
         .envs(builder.environment.iter().cloned())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(log.expect("our directory"))
+        .stderr(log.expect("our directory, or a descriptor left"))
         .spawn()
         .expect("the program starts")
 }

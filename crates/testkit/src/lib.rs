@@ -15,11 +15,14 @@ mod config;
 mod daemon;
 mod dir;
 pub mod doubles;
+mod gauge;
 mod load;
+mod netns;
 mod probes;
 pub mod proc;
 pub mod prometheus;
 mod service_manager;
+mod serving;
 mod wait;
 
 pub use backend::{Backend, Blackhole, Mode};
@@ -27,11 +30,14 @@ pub use client::{Failure, one_shot};
 pub use config::{Config, Service};
 pub use daemon::{Builder, Daemon};
 pub use dir::TempDir;
+pub use gauge::Gauge;
 pub use load::{Load, LoadReport};
+pub use netns::Namespace;
 pub use probes::{Probe, Probes};
 pub use prometheus::{Metrics, ScrapeReport, Scraper};
 pub use rustix::process::Signal;
 pub use service_manager::{Notice, ServiceManager};
+pub use serving::Serving;
 pub use wait::{eventually, pause_until, throughout};
 
 /// Not a test: the body of a double that this crate's own tests start.

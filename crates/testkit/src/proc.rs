@@ -113,6 +113,21 @@ pub fn limit_descriptors(pid: u32, count: u64) -> std::io::Result<()> {
     Ok(())
 }
 
+/// Lets this process have as many descriptors as it may: how many that is.
+#[must_use]
+pub fn raise_descriptors() -> u64 {
+    let limit = rustix::process::getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    match rustix::process::setrlimit(Resource::Nofile, most) {
+        Ok(()) => limit.maximum,
+        Err(_) => limit.current,
+    }
+    .unwrap_or(u64::MAX)
+}
+
 /// Processes whose parent is `parent`.
 #[must_use]
 pub fn children(parent: u32) -> BTreeSet<u32> {

@@ -124,7 +124,12 @@ impl Source {
             tokio::select! {
                 biased;
                 how = &mut stop => break how,
-                accepted = acceptor.next() => self.take(accepted),
+                accepted = acceptor.next() => {
+                    self.take(accepted);
+                    if self.worker.shortage.take() {
+                        acceptor.pause();
+                    }
+                }
             }
         };
         self.leave(acceptor.into_socket(), how).await
@@ -185,7 +190,11 @@ impl Source {
             return;
         };
         let is_adopted = self.origin.slot != self.worker.slot;
-        let connection = Connection::open(&self.worker, listener, client, is_adopted);
+        let connection = Connection::open(&self.worker, &listener, client, is_adopted);
+        if let Err(outcome) = connection.enter() {
+            // Counted before it is reset: who has seen that finds it in the counters.
+            return connection.end(outcome);
+        }
         let number = connection.number();
         let task = spawn_local(serve(connection, stream));
         self.worker.connections.running(number, task.abort_handle());

@@ -3,69 +3,25 @@
 use std::cell::Cell;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, SystemTime};
 
+use evenkeel_log::access::{AccessLog, Phase, Record};
+use evenkeel_net::Stream;
+use evenkeel_net::proxy_protocol::Header;
 use evenkeel_net::relay::{End, Meter};
-use evenkeel_scoreboard::{BackendCount, ListenerCount, ServiceCount, ServiceRow, WorkerCount};
+use evenkeel_plan::ConnectOn;
+use evenkeel_scoreboard::{
+    BackendCount, Latency, ListenerCount, ServiceCount, ServiceRow, WorkerCount,
+};
+use evenkeel_sys::clock;
 
-use crate::handle::Held;
+use crate::connections::Number;
+use crate::entrance::Entrance;
+use crate::handle::{BackendHandle, Held};
+use crate::outcome::Outcome;
+use crate::peer::Peer;
 use crate::plan::{Listener, Service};
 use crate::worker::Worker;
-
-/// How a connection ended. Each is counted in one cell of its service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
-    /// It was connected to a backend, and has ended.
-    Relayed(End),
-    /// No backend was eligible.
-    NoBackend,
-    /// Every backend that was tried failed.
-    ConnectFailed,
-    /// A resource of our own was lacking.
-    Exhausted,
-    /// The service's policy keeps it closed.
-    Closed,
-    /// Its backend went down, and the service resets then.
-    DownReset,
-    /// The client had gone before there was a backend.
-    ClientGone,
-    /// We ended it: the drain deadline has passed.
-    Cut,
-    /// A bug ended it. Counts as a resource of our own that was lacking.
-    Panicked,
-}
-
-impl Outcome {
-    fn count(self) -> ServiceCount {
-        match self {
-            Self::Relayed(_) => ServiceCount::Relayed,
-            Self::NoBackend => ServiceCount::NoBackend,
-            Self::ConnectFailed => ServiceCount::ConnectFailed,
-            Self::Exhausted | Self::Panicked => ServiceCount::Exhausted,
-            Self::Closed => ServiceCount::Closed,
-            Self::DownReset => ServiceCount::DownReset,
-            Self::ClientGone => ServiceCount::ClientGone,
-            Self::Cut => ServiceCount::DrainCut,
-        }
-    }
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::Relayed(End::Client) => "ended by the client",
-            Self::Relayed(End::Backend) => "ended by the backend",
-            Self::Relayed(End::ClientReset) => "reset by the client",
-            Self::Relayed(End::BackendReset) => "reset by the backend",
-            Self::NoBackend => "no backend is eligible",
-            Self::ConnectFailed => "no backend could be reached",
-            Self::Exhausted => "out of resources",
-            Self::Closed => "the service is closed",
-            Self::DownReset => "the backend went down",
-            Self::ClientGone => "the client was gone",
-            Self::Cut => "cut by the drain deadline",
-            Self::Panicked => "a bug ended it",
-        }
-    }
-}
 
 /// An accepted connection. Dropping it ends its books: one that was not told its outcome was cut, lost its backend, or has
 /// panicked.
@@ -76,22 +32,106 @@ pub(crate) struct Connection {
     pub(crate) service: Option<Rc<Service>>,
     /// The backend that it was picked for.
     pub(crate) backend: Option<Held>,
-    number: usize,
+    /// The one before, which could not be reached: for the log.
+    before: Option<Rc<BackendHandle>>,
+    /// Where it came in, while it waits for its client to send something.
+    waiting: Option<Rc<Listener>>,
+    /// The way it came in.
+    pub(crate) entrance: Rc<Entrance>,
+    /// Where that backend was tried last.
+    pub(crate) endpoint: Option<Peer>,
+    /// Our address towards it, for the access log.
+    source: Option<Peer>,
+    /// The client: the other end, or what that said in a PROXY protocol header.
+    pub(crate) client: Peer,
+    /// What a PROXY protocol header has said.
+    claim: Option<Box<Claim>>,
+    number: Number,
     /// The service's cells. They stay its own while a backend handle of it is held.
     row: ServiceRow,
-    client: SocketAddr,
-    accepted: Instant,
+    /// Its unique id, within this worker.
+    id: u64,
+    /// Monotonic ns.
+    accepted: u64,
+    pub(crate) times: Times,
+    pub(crate) attempts: u8,
+    phase: Phase,
+    /// Whether the backend's socket has keepalive.
+    pub(crate) is_kept_alive: bool,
+    /// Its books go on in [`Suspended`].
+    is_suspended: bool,
+    are_books_closed: bool,
+    outcome: Option<Outcome>,
     up: Cell<u64>,
     down: Cell<u64>,
-    outcome: Option<Outcome>,
+}
+
+/// What a connection's PROXY protocol header has said, but for the client.
+#[derive(Debug)]
+struct Claim {
+    /// The other end, who said it.
+    peer: Peer,
+    /// Where the client meant to connect to.
+    destination: Option<Peer>,
+}
+
+/// A connection that waits for its client to send something, and has been idle.
+#[derive(Debug)]
+pub(crate) struct Suspended {
+    listener: Rc<Listener>,
+    claim: Option<Box<Claim>>,
+    client: Peer,
+    number: Number,
+    /// Monotonic ms, modulo [`SPAN_MS`].
+    accepted_ms: u32,
+}
+
+/// 49 days: one that waits for longer has an age that is shorter by that.
+const SPAN_MS: u64 = 1 << 32;
+
+/// How long the phases took.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Times {
+    /// For the PROXY protocol header.
+    pub(crate) handshake: Span,
+    /// In the queue.
+    pub(crate) queue: Span,
+    /// Connecting.
+    pub(crate) connect: Span,
+    /// When the connection was made, in monotonic ns: one that waited for its client's first bytes may have done so for days.
+    connected: u64,
+    /// From then to the backend's first byte.
+    first_byte: Cell<Span>,
+}
+
+/// Microseconds, or none: 71 minutes at most.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Span(u32);
+
+impl Span {
+    const NONE: Self = Self(u32::MAX);
+
+    fn of(ns: u64) -> Self {
+        Self(u32::try_from(ns / 1_000).map_or(u32::MAX - 1, |us| us.min(u32::MAX - 1)))
+    }
+
+    fn us(self) -> Option<u64> {
+        (self != Self::NONE).then_some(u64::from(self.0))
+    }
+}
+
+impl Default for Span {
+    fn default() -> Self {
+        Self::NONE
+    }
 }
 
 impl Connection {
     /// Opens the books of a connection that was just accepted.
     pub(crate) fn open(
         worker: &Rc<Worker>,
-        listener: Listener,
-        client: SocketAddr,
+        listener: &Rc<Listener>,
+        peer: SocketAddr,
         is_adopted: bool,
     ) -> Self {
         let own = worker.row.worker();
@@ -100,27 +140,203 @@ impl Connection {
         if is_adopted {
             own.add(WorkerCount::Adopted, 1);
         }
-        listener.row.add(ListenerCount::Accepted, 1);
-        let row = listener.service.row;
+        let Listener { service, entrance } = &**listener;
+        entrance.row.add(ListenerCount::Accepted, 1);
+        let row = service.row;
         row.add(ServiceCount::Accepted, 1);
         row.add(ServiceCount::Active, 1);
         Self {
-            number: worker.connections.begin(),
+            number: worker.connections.begin(entrance.limits),
             worker: Rc::clone(worker),
             row,
-            service: Some(listener.service),
+            service: Some(Rc::clone(service)),
             backend: None,
-            client,
-            accepted: Instant::now(),
+            before: None,
+            entrance: Rc::clone(entrance),
+            waiting: (entrance.connect_on == ConnectOn::Data).then(|| Rc::clone(listener)),
+            endpoint: None,
+            source: None,
+            client: Peer::from(peer),
+            claim: None,
+            id: worker.next_id(),
+            accepted: clock::monotonic_ns(),
+            times: Times::default(),
+            attempts: 0,
+            phase: Phase::Handshake,
+            is_kept_alive: false,
+            is_suspended: false,
+            are_books_closed: false,
+            outcome: None,
             up: Cell::new(0),
             down: Cell::new(0),
-            outcome: None,
         }
     }
 
-    /// Its number, for [`crate::worker::Connections`].
-    pub(crate) fn number(&self) -> usize {
+    /// What is kept of one that waits without a task. Its books stay open, and are closed by [`Self::resume`] and what follows:
+    /// it must not be dropped. `None`, and then it is over, when it does not wait.
+    pub(crate) fn suspend(mut self) -> Option<Suspended> {
+        let listener = self.waiting.take()?;
+        self.is_suspended = true;
+        Some(Suspended {
+            listener,
+            claim: self.claim.take(),
+            client: self.client,
+            number: self.number,
+            accepted_ms: u32::try_from(self.accepted / 1_000_000 % SPAN_MS).unwrap_or(0),
+        })
+    }
+
+    /// The connection again.
+    pub(crate) fn resume(worker: &Rc<Worker>, suspended: Suspended) -> Self {
+        let Suspended {
+            listener,
+            claim,
+            client,
+            number,
+            accepted_ms,
+        } = suspended;
+        let now_ms = clock::monotonic_ms();
+        let age_ms = (now_ms % SPAN_MS + SPAN_MS - u64::from(accepted_ms)) % SPAN_MS;
+        Self {
+            number,
+            worker: Rc::clone(worker),
+            row: listener.service.row,
+            service: Some(Rc::clone(&listener.service)),
+            backend: None,
+            before: None,
+            entrance: Rc::clone(&listener.entrance),
+            waiting: Some(listener),
+            endpoint: None,
+            source: None,
+            client,
+            claim,
+            id: worker.next_id(),
+            accepted: now_ms.saturating_sub(age_ms) * 1_000_000,
+            times: Times::default(),
+            attempts: 0,
+            phase: Phase::Handshake,
+            is_kept_alive: false,
+            is_suspended: false,
+            are_books_closed: false,
+            outcome: None,
+            up: Cell::new(0),
+            down: Cell::new(0),
+        }
+    }
+
+    /// Lets it in, as far as that can be decided now.
+    ///
+    /// # Errors
+    /// How it ends instead. The listener is left at its end in any case.
+    pub(crate) fn enter(&self) -> Result<(), Outcome> {
+        let board = self.worker.board;
+        let expects_header = self.expects_header();
+        let client = (!expects_header).then(|| self.client.ip());
+        self.entrance.enter(board, client)?;
+        if self.worker.is_full() {
+            self.worker.row.worker().add(WorkerCount::Refused, 1);
+            return Err(Outcome::Exhausted);
+        }
+        Ok(())
+    }
+
+    /// Whether it begins with a PROXY protocol header, which was not read yet.
+    pub(crate) fn expects_header(&self) -> bool {
+        self.claim.is_none() && self.entrance.admission.expects_header(self.peer().ip())
+    }
+
+    /// Looks at whose it is.
+    ///
+    /// # Errors
+    /// How it ends, when it may not come in.
+    pub(crate) fn admit(&self) -> Result<(), Outcome> {
+        self.entrance.admit(self.worker.board, self.client.ip())
+    }
+
+    /// Gives up the backend that it was picked for.
+    pub(crate) fn let_go(&mut self) {
+        if let Some(held) = self.backend.take() {
+            self.before = Some(held.shared());
+        }
+    }
+
+    /// It has a backend: it needs nothing of the plan any more.
+    pub(crate) fn forget_plan(&mut self) {
+        self.service = None;
+        self.waiting = None;
+        self.before = None;
+    }
+
+    /// Its number, for [`crate::connections::Connections`].
+    pub(crate) fn number(&self) -> Number {
         self.number
+    }
+
+    /// Its unique id, over all workers and times.
+    pub(crate) fn unique_id(&self) -> u128 {
+        u128::from(self.worker.id) << 64 | u128::from(self.id)
+    }
+
+    /// The same as text, 32 hexadecimal digits.
+    pub(crate) fn unique_id_text(&self) -> String {
+        format!("{:032x}", self.unique_id())
+    }
+
+    /// Takes the client's word for who it is: it came through a trusted peer. A header without addresses is that of the peer's own
+    /// connection.
+    pub(crate) fn claim(&mut self, header: &Header) {
+        let claim = Claim {
+            peer: self.client,
+            destination: header.destination.map(Peer::from),
+        };
+        self.claim = Some(Box::new(claim));
+        if let Some(source) = header.source {
+            self.client = source.into();
+        }
+    }
+
+    /// The other end.
+    pub(crate) fn peer(&self) -> Peer {
+        self.claim.as_ref().map_or(self.client, |claim| claim.peer)
+    }
+
+    /// Where the client meant to connect to, as the PROXY protocol header says it.
+    pub(crate) fn claimed_destination(&self) -> Option<SocketAddr> {
+        let claimed = self.claim.as_ref()?.destination?;
+        Some(claimed.into())
+    }
+
+    /// What goes on from now on.
+    pub(crate) fn phase(&mut self, phase: Phase) {
+        self.phase = phase;
+    }
+
+    /// A backend has been connected, and it took since `begun` (monotonic ns).
+    pub(crate) fn connected(&mut self, begun: u64) {
+        let now = clock::monotonic_ns();
+        self.times.connect = Span::of(now.saturating_sub(begun));
+        self.times.connected = now;
+        self.observe(Latency::Connect, self.times.connect);
+        self.phase = Phase::Relay;
+    }
+
+    /// Notes from where `backend` is connected to, if anybody wants to know that.
+    pub(crate) fn note_source(&mut self, backend: &Stream) {
+        let log = self.worker.access_log();
+        if log.is_some_and(AccessLog::wants_source) {
+            self.source = backend.local_address().ok().map(Peer::from);
+        }
+    }
+
+    /// How long something took that began at `begun` (monotonic ns).
+    pub(crate) fn since(begun: u64) -> Span {
+        Span::of(clock::monotonic_ns().saturating_sub(begun))
+    }
+
+    fn observe(&self, latency: Latency, span: Span) {
+        if let (Some(us), Some(held)) = (span.us(), &self.backend) {
+            held.handle().latencies().observe(latency, us);
+        }
     }
 
     /// Counts for its service.
@@ -145,7 +361,7 @@ impl Connection {
         tracing::debug!(
             service = service.map_or("", |service| service.name()),
             sorry = sorry.name(),
-            client = %self.client,
+            client = %SocketAddr::from(self.client),
             "a connection of a closed service goes to its sorry service"
         );
         self.backend = None;
@@ -158,44 +374,30 @@ impl Connection {
         true
     }
 
-    /// Closes the books.
+    /// Closes the books and leaves.
     pub(crate) fn end(mut self, outcome: Outcome) {
+        self.ends(outcome);
+    }
+
+    /// How it ends.
+    pub(crate) fn ends(&mut self, outcome: Outcome) {
         self.outcome = Some(outcome);
     }
 
-    fn log(&self, outcome: Outcome) {
-        let identity = self.backend.as_ref().map(|held| held.handle().identity());
-        let service = match (&self.service, identity) {
-            (Some(service), _) => service.name(),
-            // Neither name has a slash.
-            (None, Some(identity)) => identity.split('/').next().unwrap_or(identity),
-            (None, None) => "",
-        };
-        if outcome == Outcome::Panicked {
-            tracing::error!(service, client = %self.client, "a connection was ended by a bug");
+    /// Counts its end, the first time. Its places at listener and backend are taken until it is dropped: to be called before its
+    /// sockets are closed, so that who has seen the end finds it in the counters, while nobody gets its place at a backend
+    /// that still has the connection.
+    pub(crate) fn close_books(&mut self) {
+        if self.are_books_closed {
+            return;
         }
-        tracing::debug!(
-            service,
-            client = %self.client,
-            backend = identity.unwrap_or("-"),
-            duration_ms = u64::try_from(self.accepted.elapsed().as_millis()).unwrap_or(u64::MAX),
-            bytes_received = self.up.get(),
-            bytes_sent = self.down.get(),
-            end = outcome.as_str(),
-            "connection"
-        );
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
+        self.are_books_closed = true;
         let outcome = self.outcome.unwrap_or_else(|| {
             if std::thread::panicking() {
                 Outcome::Panicked
-            } else if self.worker.connections.is_lost(self.number) {
-                Outcome::DownReset
             } else {
-                Outcome::Cut
+                let sentence = self.worker.connections.sentence(self.number);
+                sentence.unwrap_or(Outcome::Cut)
             }
         });
         self.count(outcome.count());
@@ -204,9 +406,69 @@ impl Drop for Connection {
             Outcome::Relayed(End::BackendReset) => self.count_backend(BackendCount::Resets),
             _ => {}
         }
+        let duration_us = clock::monotonic_ns().saturating_sub(self.accepted) / 1_000;
+        if self.phase == Phase::Relay
+            && let Some(held) = &self.backend
+        {
+            let latencies = held.handle().latencies();
+            latencies.observe(Latency::Duration, duration_us);
+        }
+        self.log(outcome, duration_us);
+    }
+
+    fn log(&self, outcome: Outcome, duration_us: u64) {
+        // Neither name has a slash.
+        let backend = self.backend.as_ref().map(Held::handle);
+        let identity = backend
+            .or(self.before.as_deref())
+            .map(BackendHandle::identity);
+        let names = identity.and_then(|identity| identity.split_once('/'));
+        let service = match (&self.service, names) {
+            (Some(service), _) => service.name(),
+            (None, Some((service, _))) => service,
+            (None, None) => &self.entrance.service,
+        };
+        if outcome == Outcome::Panicked {
+            tracing::error!(service, client = %SocketAddr::from(self.client), "a connection was ended by a bug");
+        }
+        let Some(log) = self.worker.access_log() else {
+            return;
+        };
+        let now = SystemTime::now();
+        let duration = Duration::from_micros(duration_us);
+        log.write(&Record {
+            accepted: now.checked_sub(duration).unwrap_or(now),
+            service,
+            listener: self.entrance.address,
+            client: self.client.into(),
+            peer: self.peer().into(),
+            backend: names.map(|(_, backend)| backend),
+            endpoint: self.endpoint.map(SocketAddr::from),
+            source: self.source.map(SocketAddr::from),
+            worker: self.worker.slot.0,
+            id: self.unique_id(),
+            attempts: self.attempts,
+            handshake_us: self.times.handshake.us(),
+            queue_us: self.times.queue.us(),
+            connect_us: self.times.connect.us(),
+            first_byte_us: self.times.first_byte.get().us(),
+            duration_us,
+            bytes_received: self.up.get(),
+            bytes_sent: self.down.get(),
+            end: outcome.end(self.phase),
+        });
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if self.is_suspended {
+            return;
+        }
+        self.close_books();
         self.row.lower(ServiceCount::Active);
+        self.entrance.leave();
         self.worker.row.worker().lower(WorkerCount::Active);
-        self.log(outcome);
         // Before the worker is told, so that nothing is held any more when the last one has ended.
         self.backend = None;
         self.service = None;
@@ -218,6 +480,7 @@ impl Drop for Connection {
 impl Meter for Connection {
     fn up(&self, count: usize) {
         let count = count as u64;
+        self.worker.connections.touch(self.number);
         self.up.set(self.up.get() + count);
         self.row.add(ServiceCount::BytesReceived, count);
         if let Some(backend) = &self.backend {
@@ -227,23 +490,35 @@ impl Meter for Connection {
 
     fn down(&self, count: usize) {
         let count = count as u64;
-        self.down.set(self.down.get() + count);
+        self.worker.connections.touch(self.number);
+        if self.down.replace(self.down.get() + count) == 0 {
+            let first = Self::since(self.times.connected);
+            self.times.first_byte.set(first);
+            self.observe(Latency::FirstByte, first);
+        }
         self.row.add(ServiceCount::BytesSent, count);
         if let Some(backend) = &self.backend {
             let row = backend.handle().row();
             row.add(BackendCount::BytesReceived, count);
         }
     }
+
+    fn half_closed(&self) {
+        self.worker.connections.half_closed(self.number);
+    }
+
+    fn may_park(&self) -> bool {
+        self.worker.connections.may_park(self.number)
+    }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::sync::Arc;
 
     use evenkeel_plan::{
-        BackendCell, BackendName, BackendSpec, ConnectSpec, Globals, ListenerCell, ListenerSpec,
-        Plan, PolicySpec, Scheduler, Sealed, ServiceCell, ServiceName, ServiceRecord, ServiceSpec,
-        SlotIdx,
+        BackendCell, BackendName, BackendSpec, Globals, ListenerCell, ListenerSpec, Plan, Sealed,
+        ServiceCell, ServiceName, ServiceRecord, ServiceSpec, SlotIdx,
     };
     use evenkeel_scoreboard::{Capacities, GlobalCount, Scoreboard};
     use tokio::task::LocalSet;
@@ -253,25 +528,12 @@ mod tests {
 
     fn plan() -> Plan {
         let address = SocketAddr::from(([127, 0, 0, 1], 1));
-        let spec = ServiceSpec {
-            name: ServiceName::new("s").unwrap(),
-            listeners: vec![ListenerSpec {
-                address,
-                freebind: false,
-                backlog: 1,
-            }],
-            scheduler: Scheduler::Rr,
-            pool: None,
-            backends: vec![BackendSpec {
-                name: BackendName::new("b").unwrap(),
-                address: address.into(),
-                weight: 1,
-                backup: false,
-                check: None,
-            }],
-            connect: ConnectSpec::default(),
-            policy: PolicySpec::default(),
-        };
+        let backend = BackendSpec::at(BackendName::new("b").unwrap(), address.into());
+        let spec = ServiceSpec::new(
+            ServiceName::new("s").unwrap(),
+            vec![ListenerSpec::at(address)],
+            vec![backend],
+        );
         let record = ServiceRecord {
             spec,
             cell: ServiceCell(0),
@@ -283,30 +545,32 @@ mod tests {
         Plan::new(1, Globals::default(), [Arc::new(Sealed::new(record))])
     }
 
-    async fn worker() -> (Rc<Worker>, Listener) {
+    pub(crate) async fn worker() -> (Rc<Worker>, Rc<Listener>) {
         let capacities = Capacities {
             slots: 1,
             services: 1,
             listeners: 1,
             backends: 1,
+            sources: 4,
         };
         let (board, _) = Scoreboard::create(capacities).unwrap();
         board.set(GlobalCount::SlotsUsed, 1);
         let row = board.row(SlotIdx(0), 0);
         let worker = Rc::new(Worker::new(SlotIdx(0), board, row));
         let change = View::empty()
-            .change_to(Arc::new(plan()), board, row, &worker.holders)
+            .change_to(Arc::new(plan()), &worker)
             .await
             .unwrap();
         let listener = change.view.listener(ListenerCell(0)).unwrap().clone();
         (worker, listener)
     }
 
-    fn open(worker: &Rc<Worker>, listener: &Listener) -> Connection {
+    pub(crate) fn open(worker: &Rc<Worker>, listener: &Rc<Listener>) -> Connection {
         let client = SocketAddr::from(([192, 0, 2, 1], 1));
-        let mut connection = Connection::open(worker, listener.clone(), client, false);
+        let mut connection = Connection::open(worker, listener, client, false);
         let backend = &listener.service.backends[0];
-        connection.backend = Some(Held::new(Rc::clone(&backend.handle)));
+        connection.enter().unwrap();
+        connection.backend = Held::within(&backend.handle, worker.board, None);
         connection
     }
 
@@ -341,15 +605,23 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn what_each_connection_keeps_is_small() {
-        let (worker, listener) = worker().await;
-        let socket = || {
-            let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            let stream = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-            stream.set_nonblocking(true).unwrap();
-            tokio::net::TcpStream::from_std(stream).unwrap()
-        };
-        let connection = open(&worker, &listener);
-        let size = size_of_val(&crate::worker::serve(connection, socket()));
-        assert!(size <= 480, "{size} bytes");
+        let local = LocalSet::new();
+        local
+            .run_until(async {
+                let (worker, listener) = worker().await;
+                let socket = || {
+                    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+                    let address = listener.local_addr().unwrap();
+                    let stream = std::net::TcpStream::connect(address).unwrap();
+                    stream.set_nonblocking(true).unwrap();
+                    Stream::new(stream.into()).unwrap()
+                };
+                let connection = open(&worker, &listener);
+                let size = size_of_val(&crate::worker::serve(connection, socket()));
+                assert!(size <= 840, "{size} bytes while it is served");
+                let size = size_of::<crate::relay::Relaying>();
+                assert!(size <= 240, "{size} bytes while it is parked");
+            })
+            .await;
     }
 }

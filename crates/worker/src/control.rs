@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use evenkeel_control::child::{Descriptor, FromChild, LINGERING_MAX, ToChild};
 use evenkeel_control::{ChannelError, Link};
-use evenkeel_plan::{Delta, DeltaError, ListenerCell, Plan, SlotIdx};
+use evenkeel_plan::{Delta, DeltaError, ListenerCell, Plan, Sealed, SlotIdx, SourceSpec};
 use tokio::sync::oneshot;
 
 use crate::accept::{Accepting, Origin, Stop, stop_all};
@@ -83,6 +83,7 @@ impl Control {
                     }
                 },
             };
+            self.take_bells();
             match message {
                 Ok(message) => {
                     if let Some(deadline) = self.obey(message).await {
@@ -120,6 +121,16 @@ impl Control {
         None
     }
 
+    /// Doorbells of other workers, which may come with any message.
+    fn take_bells(&mut self) {
+        let is_bell = |descriptor: &Descriptor| matches!(descriptor, Descriptor::Doorbell { .. });
+        for (descriptor, bell) in self.link.take_all(is_bell) {
+            if let Descriptor::Doorbell { slot } = descriptor {
+                self.worker.queues.bell(slot, bell);
+            }
+        }
+    }
+
     fn prepare(&mut self, generation: u64) {
         // One that was prepared and is in force already is switched to, so that the delta applies to it.
         let base = Arc::clone(self.worker.view().plan());
@@ -140,7 +151,7 @@ impl Control {
     }
 
     async fn decoded(&mut self, generation: u64, result: Result<Plan, String>) {
-        let prepared = match result {
+        let prepared = match result.and_then(|plan| check_rights(&plan).map(|()| plan)) {
             Ok(plan) => self.build(plan).await,
             Err(reason) => Err(reason),
         };
@@ -157,9 +168,7 @@ impl Control {
     async fn build(&mut self, plan: Plan) -> Result<Prepared, String> {
         let worker = Rc::clone(&self.worker);
         let base = worker.view();
-        let change = base
-            .change_to(Arc::new(plan), worker.board, worker.row, &worker.holders)
-            .await?;
+        let change = base.change_to(Arc::new(plan), &worker).await?;
         let slot = worker.slot;
         let mut arrived: HashMap<ListenerCell, Arrived> = self
             .take_listeners(|listener, of| of == slot && change.view.listener(listener).is_some())
@@ -243,7 +252,7 @@ impl Control {
         drop(stop_all(gone, Stop::Emptied).await);
         self.worker.forget_closing();
         self.forget_strangers();
-        evenkeel_log::set_spec(view.plan().globals.log);
+        self.worker.apply_globals();
         self.worker.holders.linger(&uncommitted.unnamed)
     }
 
@@ -356,6 +365,20 @@ impl Control {
                 },
             );
         }
+    }
+}
+
+/// Whether this process may do what the plan wants. What was given up cannot be had back.
+fn check_rights(plan: &Plan) -> Result<(), String> {
+    let is_foreign =
+        |service: &&Arc<Sealed>| service.record().spec.connect.source == SourceSpec::Client;
+    match plan.services().find(is_foreign) {
+        Some(service) if !evenkeel_sys::process::has_net_raw() => Err(format!(
+            "service `{}` has `source = \"client\"`, and this worker was started without the right to clients' addresses \
+             (CAP_NET_RAW): start the daemon with that right, and anew if it runs with a configuration that did not need it",
+            service.record().name()
+        )),
+        _ => Ok(()),
     }
 }
 

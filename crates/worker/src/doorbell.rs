@@ -1,7 +1,9 @@
-//! The doorbell: a backend went down. Where its service says so, its connections are reset.
+//! The doorbell: a backend went down, and where its service says so, its connections are reset; or another worker has freed
+//! what somebody here waits for. The latter knocks, since it comes with every connection that ends while others wait, and costs no
+//! look at verdicts and connections.
 //!
 //! ```text
-//! monitor: verdict `down` stored --> rings --> here: every relaying connection is looked at once
+//! monitor: verdict `down` stored --> rings --> here: every connection with a backend is looked at once
 //! ```
 //!
 //! A connection that was still being connected is looked at when it has been (`connect.rs`).
@@ -16,6 +18,7 @@ use evenkeel_scoreboard::{HealthState, Verdict};
 use evenkeel_sys::{doorbell, watch};
 use tokio::io::Interest;
 
+use crate::connections::since;
 use crate::worker::Worker;
 
 /// Answers `bell` for ever.
@@ -27,8 +30,8 @@ pub(crate) async fn attend(worker: Rc<Worker>, bell: OwnedFd) {
 
 /// Whether `verdict` is that of a backend that went down after it was picked. `down_since` is since when it was down when
 /// it was picked nevertheless.
-pub(crate) fn went_down(verdict: Verdict, down_since: Option<u64>) -> bool {
-    verdict.state == HealthState::Down && down_since != Some(verdict.since_ms)
+pub(crate) fn went_down(verdict: Verdict, down_since: Option<u32>) -> bool {
+    verdict.state == HealthState::Down && down_since != Some(since(verdict.since_ms))
 }
 
 async fn answer(worker: &Worker, bell: OwnedFd) -> io::Result<()> {
@@ -36,8 +39,13 @@ async fn answer(worker: &Worker, bell: OwnedFd) -> io::Result<()> {
     loop {
         let mut ready = bell.readable().await?;
         // Answered before looking, so that whoever rings meanwhile is heard.
-        if doorbell::answer(bell.get_ref().as_fd())? {
+        let heard = doorbell::hear(bell.get_ref().as_fd())?;
+        if heard.ring {
             reset_lost(worker);
+        }
+        // A ring may be about a limit that was raised.
+        if heard.ring || heard.knock {
+            worker.queues.rung();
         }
         ready.clear_ready();
     }
@@ -53,9 +61,9 @@ fn reset_lost(worker: &Worker) {
     if down.is_empty() {
         return;
     }
-    let lost = worker.connections.lose(|relaying| {
-        let verdict = down.get(&relaying.backend);
-        verdict.is_some_and(|&verdict| went_down(verdict, relaying.down_since))
+    let lost = worker.connections.lose(|chosen| {
+        let verdict = down.get(&chosen.backend);
+        verdict.is_some_and(|&verdict| went_down(verdict, chosen.down_since))
     });
     if lost > 0 {
         tracing::info!(

@@ -8,18 +8,24 @@ use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::rc::{Rc, Weak};
 
-use evenkeel_plan::BackendCell;
-use evenkeel_scoreboard::{BackendCount, BackendRow, Row};
+use evenkeel_plan::{BackendCell, ServiceCell};
+use evenkeel_scoreboard::{BackendCount, BackendRow, LatencyRow, Row, Scoreboard};
 use tokio::sync::Notify;
+
+use crate::queue::Queue;
 
 /// One backend, as long as anybody here writes its cells.
 #[derive(Debug)]
 pub(crate) struct BackendHandle {
     cell: BackendCell,
     row: BackendRow,
+    /// Of its service, in this worker's row: whoever holds a backend keeps its service's cells from becoming another's.
+    latencies: LatencyRow,
     /// `service/backend`, for the log.
     identity: Box<str>,
     holders: Rc<Holders>,
+    /// Where connections wait for one that ends here, if there is a limit.
+    queue: RefCell<Option<Rc<Queue>>>,
 }
 
 impl BackendHandle {
@@ -28,9 +34,20 @@ impl BackendHandle {
         self.row
     }
 
+    /// How long things take in its service, in this worker's row.
+    pub(crate) fn latencies(&self) -> LatencyRow {
+        self.latencies
+    }
+
     /// `service/backend`.
     pub(crate) fn identity(&self) -> &str {
         &self.identity
+    }
+
+    /// Says where connections wait for one that ends here.
+    pub(crate) fn set_queue(&self, queue: Option<&Rc<Queue>>) {
+        let before = self.queue.replace(queue.map(Rc::clone));
+        drop(before);
     }
 
     /// Its cell.
@@ -50,19 +67,45 @@ impl Drop for BackendHandle {
 pub(crate) struct Held(Rc<BackendHandle>);
 
 impl Held {
-    pub(crate) fn new(handle: Rc<BackendHandle>) -> Self {
-        handle.row.add(BackendCount::Active, 1);
-        Self(handle)
+    /// Counts one more connection, unless that would be more than `limit` over all workers.
+    ///
+    /// Raised first and summed then: of two workers that do so at the same time one sees the other, so that there is never one
+    /// too many. They may both step back, and there is one too few for a moment.
+    pub(crate) fn within(
+        handle: &Rc<BackendHandle>,
+        board: Scoreboard,
+        limit: Option<u32>,
+    ) -> Option<Self> {
+        let Some(limit) = limit else {
+            handle.row.add(BackendCount::Active, 1);
+            return Some(Self(Rc::clone(handle)));
+        };
+        handle.row.raise(BackendCount::Active);
+        if board.strict_backend(handle.cell, BackendCount::Active) > u64::from(limit) {
+            // Without a word to those who wait: nothing was freed.
+            handle.row.lower(BackendCount::Active);
+            return None;
+        }
+        Some(Self(Rc::clone(handle)))
     }
 
     pub(crate) fn handle(&self) -> &BackendHandle {
         &self.0
+    }
+
+    /// The handle, for whoever keeps it without a connection there.
+    pub(crate) fn shared(&self) -> Rc<BackendHandle> {
+        Rc::clone(&self.0)
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         self.0.row.lower(BackendCount::Active);
+        let queue = self.0.queue.borrow().as_ref().map(Rc::clone);
+        if let Some(queue) = queue {
+            queue.freed();
+        }
     }
 }
 
@@ -81,6 +124,7 @@ impl Holders {
     pub(crate) fn handle(
         self: &Rc<Self>,
         row: &Row,
+        service: ServiceCell,
         cell: BackendCell,
         identity: String,
     ) -> Rc<BackendHandle> {
@@ -92,8 +136,10 @@ impl Holders {
         let new = Rc::new(BackendHandle {
             cell,
             row: row.backend(cell),
+            latencies: row.latencies(service),
             identity: identity.into_boxed_str(),
             holders: Rc::clone(self),
+            queue: RefCell::default(),
         });
         handles.insert(cell, Rc::downgrade(&new));
         new

@@ -7,24 +7,34 @@
 //!    |                                  |     closed: its sorry service, or a reset
 //!    |                                  `-- plan.rs (the view in force), scoreboard (verdicts, scheduler states)
 //!    |-- control.rs (what the supervisor says) --> drain.rs | orphan.rs
-//!    `-- doorbell.rs (a backend went down: its connections are reset where the service says so)
+//!    |-- doorbell.rs (a backend went down: its connections are reset where the service says so)
+//!    `-- connections.rs (all of them, active and parked: the sweep that parks idle ones and ends those whose time is up)
 //! ```
 //!
 //! One thread: a current-thread runtime, `Rc` and `Cell`, one local task a connection. No lock, no file, nothing that
-//! blocks. The heartbeat comes from the same event loop, so that a loop that hangs is seen.
+//! blocks. A relay that is idle has no task: it is parked until one of its sockets stirs. The heartbeat comes from the same event loop, so that a loop that hangs is seen.
 #![forbid(unsafe_code)]
 
 mod accept;
+mod admission;
 mod connect;
 mod connection;
+mod connections;
 mod control;
 mod doorbell;
 mod drain;
+mod entrance;
 mod handle;
+mod handshake;
 mod orphan;
+mod outcome;
+mod peer;
 mod pick;
 mod plan;
+mod queue;
 mod relay;
+mod upstream;
+mod waiting;
 mod worker;
 
 use std::io;
@@ -35,7 +45,7 @@ use std::time::Duration;
 
 use evenkeel_control::child::{Descriptor, FromChild, Hello, LINGERING_MAX, OrphanRule, ToChild};
 use evenkeel_control::{ChannelError, Link, Outbox};
-use evenkeel_net::buffer;
+use evenkeel_net::{buffer, driver};
 use evenkeel_plan::LogSpec;
 use evenkeel_scoreboard::{AttachError, Scoreboard, WorkerCount};
 use evenkeel_sys::{clock, cpu, process};
@@ -103,9 +113,11 @@ fn start(socket: OwnedFd) -> Result<(), WorkerError> {
 /// What concerns the process as a whole. It still has one thread, as changing the user demands.
 fn become_worker(hello: &Hello) -> Result<(), WorkerError> {
     process::set_name(&format!("ek-worker-{}", hello.slot));
-    if let Some((uid, gid)) = hello.become_user {
-        process::become_user(uid, gid).map_err(WorkerError::Privileges)?;
+    match hello.become_user {
+        Some((uid, gid)) => process::become_user(uid, gid, hello.keep_net_raw),
+        None => process::give_up_rights(hello.keep_net_raw),
     }
+    .map_err(WorkerError::Privileges)?;
     process::lock_down().map_err(WorkerError::Privileges)
 }
 
@@ -144,7 +156,12 @@ pub async fn run(hello: Hello, mut link: Link, supervisor_uid: u32) -> Result<()
     let board = Scoreboard::attach(memory.as_fd()).map_err(WorkerError::Scoreboard)?;
     drop(memory);
     let row = board.row(hello.slot, hello.parity);
+    let worker = Rc::new(Worker::new(hello.slot, board, row));
     if let Some(lines) = link.take(&Descriptor::LogSender) {
+        match lines.try_clone() {
+            Ok(lines) => worker.set_access_log(lines),
+            Err(error) => eprintln!("evenkeel worker: no access log: {error}"),
+        }
         let own = row.worker();
         let dropped = move |count| own.add(WorkerCount::LogDropped, count);
         let source = format!("worker-{}", hello.slot);
@@ -156,7 +173,9 @@ pub async fn run(hello: Hello, mut link: Link, supervisor_uid: u32) -> Result<()
         tracing::warn!(cpu, %error, "cannot pin this worker to its CPU");
     }
 
-    let worker = Rc::new(Worker::new(hello.slot, board, row));
+    driver::start().map_err(WorkerError::Runtime)?;
+    let waking = spawn_local(relay::wake_parked(Rc::clone(&worker)));
+    let waking_waiting = spawn_local(waiting::wake_waiting(Rc::clone(&worker)));
     let beating = spawn_local(beat(Rc::clone(&worker)));
     let releasing = spawn_local(release(Rc::clone(&worker), link.outbox()));
     let bell = link.take(&Descriptor::Doorbell { slot: hello.slot });
@@ -187,9 +206,12 @@ pub async fn run(hello: Hello, mut link: Link, supervisor_uid: u32) -> Result<()
     };
     drop(control.stop_accepting(how).await);
     let cut = drain::drain(&worker, &mut control.link, deadline).await;
+    worker.flush_access_log();
     control.link.send(FromChild::Drained { cut });
     flush(&control.link).await;
     beating.abort();
+    waking.abort();
+    waking_waiting.abort();
     releasing.abort();
     if let Some(attending) = attending {
         attending.abort();
@@ -207,7 +229,7 @@ async fn flush(link: &Link) {
     }
 }
 
-/// Says that the event loop turns, and how much memory it holds in buffers.
+/// Says that the event loop turns, and how much memory it holds in buffers. Looks after the connections by the way.
 async fn beat(worker: Rc<Worker>) {
     let slot = worker.board.slot(worker.slot);
     let own = worker.row.worker();
@@ -215,7 +237,11 @@ async fn beat(worker: Rc<Worker>) {
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        slot.beat(clock::monotonic_ms());
+        let now_ms = clock::monotonic_ms();
+        slot.beat(now_ms);
+        worker.connections.sweep(now_ms);
+        worker.flush_access_log();
+        own.set(WorkerCount::Parked, worker.connections.parked() as u64);
         let held = buffer::held() * buffer::BUFFER_BYTES;
         own.set(WorkerCount::BufferBytes, held as u64);
     }

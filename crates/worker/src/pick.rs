@@ -19,15 +19,19 @@
 //! panic    every enabled one, then every enabled backup
 //! closed   nobody
 //! ```
+//!
+//! A backend that is full is passed over. Where all of a tier are, the next one is not asked: the connection waits (`queue.rs`).
+//! Whether there was room is decided by the gauge, which is raised first and summed over all workers then.
 
 use std::rc::Rc;
 
-use evenkeel_balance::{Candidates, State, rr, wrr};
+use evenkeel_balance::{Candidates, Loads, State, lc, rr, wlc, wrr};
 use evenkeel_plan::{BackendCell, Scheduler, Unchecked};
-use evenkeel_scoreboard::{AdminState, GateState, GlobalCount, HealthState, Verdict};
+use evenkeel_scoreboard::{AdminState, BackendCount, GateState, GlobalCount, HealthState, Verdict};
 use evenkeel_sys::clock;
 
-use crate::handle::BackendHandle;
+use crate::connections::since;
+use crate::handle::Held;
 use crate::plan::Service;
 use crate::worker::Worker;
 
@@ -67,16 +71,37 @@ impl Tried {
     }
 }
 
+/// Who is picked for.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    /// Backends that were tried already.
+    pub(crate) tried: Tried,
+    /// Hash of the client's address.
+    pub(crate) source: u64,
+}
+
+impl Wanted {
+    pub(crate) fn of(source: u64) -> Self {
+        Self {
+            tried: Tried::default(),
+            source,
+        }
+    }
+}
+
 /// A picked backend.
 #[derive(Debug)]
 pub(crate) struct Picked {
-    pub(crate) handle: Rc<BackendHandle>,
+    /// Counts the connection there from now on.
+    pub(crate) held: Option<Held>,
+    /// Its cell.
+    pub(crate) cell: BackendCell,
     /// Which one of the service.
     pub(crate) index: usize,
     /// The endpoint to begin with.
     pub(crate) turn: usize,
     /// Since when it was down when it was picked nevertheless.
-    pub(crate) down_since: Option<u64>,
+    pub(crate) down_since: Option<u32>,
 }
 
 /// Why none was picked.
@@ -86,26 +111,66 @@ pub(crate) enum Refusal {
     Closed,
     /// None may be used.
     NoBackend,
+    /// Those that may be used have as many connections as they may have.
+    Full,
 }
 
-/// The next backend of `service` that is not in `tried`. `service` becomes what the plan in force says of it.
+/// Times that a backend which was full when it was looked at more closely is passed over for another.
+const RACES_MAX: usize = 8;
+
+/// The next backend of `service` that was not tried. `service` becomes what the plan in force says of it.
 ///
 /// # Errors
 /// [`Refusal`] when there is none.
 pub(crate) fn pick(
     worker: &Worker,
     service: &mut Rc<Service>,
-    tried: &Tried,
+    wanted: &Wanted,
 ) -> Result<Picked, Refusal> {
+    // Whoever lost a race for the last place looks again, and finds that backend full.
+    for _ in 0..RACES_MAX {
+        let (index, is_panic) = next(worker, service, wanted)?;
+        let backend = &service.backends[index];
+        let Some(held) = Held::within(&backend.handle, worker.board, backend.limit()) else {
+            continue;
+        };
+        // Only a panic makes one that is down eligible.
+        let down_since = is_panic
+            .then(|| backend.cells.verdict())
+            .filter(|verdict| verdict.state == HealthState::Down)
+            .map(|verdict| since(verdict.since_ms));
+        return Ok(Picked {
+            held: Some(held),
+            cell: backend.handle.cell(),
+            index,
+            turn: backend.next_turn(),
+            down_since,
+        });
+    }
+    Err(Refusal::Full)
+}
+
+fn next(
+    worker: &Worker,
+    service: &mut Rc<Service>,
+    wanted: &Wanted,
+) -> Result<(usize, bool), Refusal> {
     let (index, is_panic) = loop {
         let is_panic = match gate(worker, service) {
             GateState::Open => false,
             GateState::Panic => true,
             GateState::Closed => return Err(Refusal::Closed),
         };
-        let step = |service: &Service, state| {
-            step(worker, service, state, tried, is_panic).ok_or(Refusal::NoBackend)
-        };
+        let step = |service: &Service, state| step(worker, service, state, wanted, is_panic);
+        if service.record().spec.scheduler == Scheduler::SourceHash {
+            // Has no state.
+            let now = worker.now(service);
+            if !Rc::ptr_eq(&now, service) {
+                *service = now;
+            }
+            let (index, _) = step(service, State::initial(0))?;
+            break (index, is_panic);
+        }
         let cell = service.scheduler;
         let seen = cell.load();
         let mut state = State::from_bits(seen);
@@ -131,18 +196,7 @@ pub(crate) fn pick(
     if service.slow_start_ms > 0 {
         service.picks.set(service.picks.get().wrapping_add(1));
     }
-    let backend = &service.backends[index];
-    // Only a panic makes one that is down eligible.
-    let down_since = is_panic
-        .then(|| backend.cells.verdict())
-        .filter(|verdict| verdict.state == HealthState::Down)
-        .map(|verdict| verdict.since_ms);
-    Ok(Picked {
-        handle: Rc::clone(&backend.handle),
-        index,
-        turn: backend.next_turn(),
-        down_since,
-    })
+    Ok((index, is_panic))
 }
 
 /// Whether `service` does not serve now.
@@ -170,9 +224,9 @@ fn step(
     worker: &Worker,
     service: &Service,
     state: State,
-    tried: &Tried,
+    wanted: &Wanted,
     is_panic: bool,
-) -> Option<(usize, State)> {
+) -> Result<(usize, State), Refusal> {
     let tiers: &[Health] = match (is_panic, service.policy().unchecked) {
         (true, _) => &[Health::Any],
         (false, Unchecked::IfNoneUp) => &[Health::Up, Health::Starting],
@@ -184,15 +238,16 @@ fn step(
         false => &[false],
     };
     let ramp = (service.slow_start_ms > 0).then(|| Ramp::new(service, state));
-    kinds.iter().find_map(|&is_backup| {
-        tiers.iter().find_map(|&health| {
+    for &is_backup in kinds {
+        for &health in tiers {
             let eligible = Eligible {
                 worker,
                 service,
-                tried,
+                wanted,
                 is_backup,
                 health,
                 ramp,
+                with_full: false,
             };
             let all = || Eligible {
                 ramp: None,
@@ -200,9 +255,20 @@ fn step(
             };
             let picked = eligible.step(state);
             // Growing shares alone are no reason to pick nobody.
-            picked.or_else(|| ramp.and_then(|_| all().step(state)))
-        })
-    })
+            let picked = picked.or_else(|| ramp.and_then(|_| all().step(state)));
+            if let Some(picked) = picked {
+                return Ok(picked);
+            }
+            let with_full = || Eligible {
+                with_full: true,
+                ..all()
+            };
+            if service.queue.is_some() && with_full().step(state).is_some() {
+                return Err(Refusal::Full);
+            }
+        }
+    }
+    Err(Refusal::NoBackend)
 }
 
 /// Verdicts of a tier.
@@ -267,17 +333,28 @@ fn mix(bits: u64) -> u64 {
 struct Eligible<'a> {
     worker: &'a Worker,
     service: &'a Service,
-    tried: &'a Tried,
+    wanted: &'a Wanted,
     is_backup: bool,
     health: Health,
     ramp: Option<Ramp>,
+    /// Whether those that are full are as good as others.
+    with_full: bool,
 }
 
 impl Eligible<'_> {
     fn step(&self, state: State) -> Option<(usize, State)> {
-        match self.service.record().spec.scheduler {
+        let service = self.service;
+        match service.record().spec.scheduler {
             Scheduler::Rr => rr::step(self, state),
-            Scheduler::Wrr => wrr::step(self, self.service.summary(self.worker.board), state),
+            Scheduler::Wrr => wrr::step(self, service.summary(self.worker.board), state),
+            Scheduler::Lc => lc::step(self, state),
+            Scheduler::Wlc => wlc::step(self, service.summary(self.worker.board), state),
+            Scheduler::SourceHash => {
+                let table = service.table(self.worker.board);
+                let is_usable = |&index: &usize| self.weight(index) > 0 && self.eligible(index);
+                let index = table.candidates(self.wanted.source).find(is_usable)?;
+                Some((index, state))
+            }
         }
     }
 }
@@ -304,7 +381,15 @@ impl Candidates for Eligible<'_> {
         is_enabled
             && self.health.admits(verdict.state)
             && self.ramp.is_none_or(|ramp| ramp.admits(index, verdict))
-            && !self.tried.contains(backend.handle.cell())
+            && !self.wanted.tried.contains(backend.handle.cell())
+            && (self.with_full || !backend.is_full(self.worker.board))
+    }
+}
+
+impl Loads for Eligible<'_> {
+    fn active(&self, index: usize) -> u64 {
+        let cell = self.service.backends[index].handle.cell();
+        self.worker.board.sum_backend(cell, BackendCount::Active)
     }
 }
 

@@ -2,22 +2,25 @@
 //!
 //! A view is made beside the traffic: services that did not change are shared with the view before.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use evenkeel_balance::{State, WeightSummary};
+use evenkeel_balance::{State, WeightSummary, maglev, source};
 use evenkeel_plan::{
-    BackendCell, ENDPOINTS_MAX, ListenerCell, OnDown, Plan, PolicySpec, Sealed, ServiceName,
-    ServiceRecord, Stale,
+    BackendCell, CheckKind, ENDPOINTS_MAX, ListenerCell, OnDown, Plan, PolicySpec, Scheduler,
+    Sealed, ServiceName, ServiceRecord, ServiceSpec, Stale,
 };
 use evenkeel_scoreboard::{
-    BackendCells, Capacities, ListenerRow, Row, SchedulerCell, Scoreboard, ServiceRow,
+    BackendCells, BackendCount, Capacities, SchedulerCell, Scoreboard, ServiceRow,
 };
 
-use crate::handle::{BackendHandle, Holders};
+use crate::entrance::Entrance;
+use crate::handle::BackendHandle;
+use crate::queue::Queue;
+use crate::worker::Worker;
 
 /// Services that are looked at before other tasks get their turn.
 const SERVICES_A_TURN: usize = 64;
@@ -30,18 +33,18 @@ const WEIGHT_MAX: u32 = State::POSITION_MAX;
 pub(crate) struct View {
     plan: Arc<Plan>,
     services: HashMap<ServiceName, Rc<Service>>,
-    listeners: HashMap<ListenerCell, Listener>,
+    listeners: HashMap<ListenerCell, Rc<Listener>>,
     /// Services whose connections are reset when their backend goes down.
     resetting: Vec<Rc<Service>>,
 }
 
 /// Where a listener's connections go.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Listener {
     /// The service.
     pub(crate) service: Rc<Service>,
-    /// Its cells in this worker's row.
-    pub(crate) row: ListenerRow,
+    /// What its connections keep of it.
+    pub(crate) entrance: Rc<Entrance>,
 }
 
 /// A service of a generation.
@@ -60,8 +63,12 @@ pub(crate) struct Service {
     pub(crate) slow_start_ms: u64,
     /// Picks of this worker, counted only with a slow start: which turns a growing backend gets.
     pub(crate) picks: Cell<u64>,
-    /// Of the weights, for `wrr`, and of which epoch.
+    /// Of the weights, for `wrr` and `wlc`, and of which epoch.
     summary: Cell<(u64, WeightSummary)>,
+    /// For `source-hash`, and of which epoch.
+    table: RefCell<Option<(u64, Rc<maglev::Table>)>>,
+    /// Where connections wait; none when no backend can be full.
+    pub(crate) queue: Option<Rc<Queue>>,
     /// In file order.
     pub(crate) backends: Box<[Backend]>,
     /// Whether any of them is a backup.
@@ -79,6 +86,10 @@ pub(crate) struct Backend {
     turn: Cell<usize>,
     /// Weight of the plan.
     weight: u16,
+    /// Most connections by the plan.
+    max: Option<u32>,
+    /// Whether there may be a limit, by the plan or by its agent.
+    has_limit: bool,
     /// See [`ServiceRecord::weight_scale`].
     scale: u32,
     /// Whether it is used only while no other can be.
@@ -97,7 +108,11 @@ pub(crate) struct Change {
     /// Backends of services that are new or changed.
     pub(crate) named: Vec<BackendCell>,
     /// Listeners that the view before has and this one has not.
-    pub(crate) closing: HashMap<ListenerCell, Listener>,
+    pub(crate) closing: HashMap<ListenerCell, Rc<Listener>>,
+    /// Services that are new or changed.
+    pub(crate) services: Vec<Rc<Service>>,
+    /// Ways in that are new.
+    pub(crate) entrances: Vec<Rc<Entrance>>,
 }
 
 impl View {
@@ -119,8 +134,13 @@ impl View {
         &self.plan
     }
 
-    pub(crate) fn listener(&self, cell: ListenerCell) -> Option<&Listener> {
+    pub(crate) fn listener(&self, cell: ListenerCell) -> Option<&Rc<Listener>> {
         self.listeners.get(&cell)
+    }
+
+    /// How many listeners there are.
+    pub(crate) fn listeners(&self) -> usize {
+        self.listeners.len()
     }
 
     pub(crate) fn service(&self, name: &str) -> Option<&Rc<Service>> {
@@ -139,14 +159,14 @@ impl View {
     pub(crate) async fn change_to(
         &self,
         plan: Arc<Plan>,
-        board: Scoreboard,
-        row: Row,
-        holders: &Rc<Holders>,
+        worker: &Worker,
     ) -> Result<Change, String> {
         let mut services = HashMap::with_capacity(plan.services().len());
         let mut listeners = HashMap::with_capacity(plan.services().len());
         let mut named = Vec::new();
         let mut resetting = Vec::new();
+        let mut entrances = Vec::new();
+        let mut changed = Vec::new();
         for (count, sealed) in plan.services().enumerate() {
             if count % SERVICES_A_TURN == SERVICES_A_TURN - 1 {
                 tokio::task::yield_now().await;
@@ -156,17 +176,27 @@ impl View {
             let service = match before.filter(|before| Arc::ptr_eq(&before.sealed, sealed)) {
                 Some(unchanged) => Rc::clone(unchanged),
                 None => {
-                    check_capacity(record, board.capacities())?;
+                    check_capacity(record, worker.board.capacities())?;
                     named.extend(&record.backend_cells);
-                    Rc::new(Service::new(sealed, board, row, holders))
+                    let service = Rc::new(Service::new(sealed, worker));
+                    changed.push(Rc::clone(&service));
+                    service
                 }
             };
-            for &cell in &record.listener_cells {
-                let listener = Listener {
-                    service: Rc::clone(&service),
-                    row: row.listener(cell),
-                };
-                listeners.insert(cell, listener);
+            for listener in record.listeners() {
+                let before = self.listeners.get(&listener.cell);
+                let unchanged = before.filter(|before| Rc::ptr_eq(&before.service, &service));
+                let now = unchanged.cloned().unwrap_or_else(|| {
+                    let (row, connections) = (worker.row, &worker.connections);
+                    let entrance = Entrance::new(&record.spec, listener, row, connections);
+                    let entrance = Rc::new(entrance);
+                    entrances.push(Rc::clone(&entrance));
+                    Rc::new(Listener {
+                        service: Rc::clone(&service),
+                        entrance,
+                    })
+                });
+                listeners.insert(listener.cell, now);
             }
             if service.policy().on_down == OnDown::Reset {
                 resetting.push(Rc::clone(&service));
@@ -191,7 +221,7 @@ impl View {
             .listeners
             .iter()
             .filter(|(cell, _)| is_closing(cell))
-            .map(|(&cell, listener)| (cell, listener.clone()))
+            .map(|(&cell, listener)| (cell, Rc::clone(listener)))
             .collect();
         let view = Self {
             plan,
@@ -204,25 +234,47 @@ impl View {
             unnamed,
             named,
             closing,
+            services: changed,
+            entrances,
         })
     }
 }
 
 impl Service {
-    fn new(sealed: &Arc<Sealed>, board: Scoreboard, row: Row, holders: &Rc<Holders>) -> Self {
+    fn new(sealed: &Arc<Sealed>, worker: &Worker) -> Self {
+        let (board, row) = (worker.board, worker.row);
         let record = sealed.record();
         let scale = record.weight_scale();
+        let has_limit = |spec: &evenkeel_plan::BackendSpec| {
+            let check = spec.check.as_ref();
+            // An agent may say `maxconn:N` at any time.
+            let has_agent = check.is_some_and(|c| matches!(c.kind, CheckKind::Agent { .. }));
+            spec.max_connections.is_some() || has_agent
+        };
+        let queue = record.spec.backends.iter().any(has_limit);
+        let queue = queue.then(|| worker.queues.of(record.cell, row.service(record.cell)));
         let backend = |backend: evenkeel_plan::BackendRecord<'_>| Backend {
             cells: board.backend(backend.cell),
             endpoints: endpoints_of(backend.endpoints),
             turn: Cell::new(0),
             weight: backend.spec.weight,
+            max: backend.spec.max_connections,
+            has_limit: has_limit(backend.spec),
             scale,
             is_backup: backend.spec.backup,
-            handle: holders.handle(&row, backend.cell, record.identity(&backend.spec.name)),
+            handle: {
+                let identity = record.identity(&backend.spec.name);
+                worker
+                    .holders
+                    .handle(&row, record.cell, backend.cell, identity)
+            },
         };
         let backends: Box<[_]> = record.backends().map(backend).collect();
         let policy = &record.spec.policy;
+        // The epoch is looked at first: who changes a weight meanwhile raises it afterwards.
+        let epoch = board.service(record.cell).epoch();
+        let is_hashed = record.spec.scheduler == Scheduler::SourceHash;
+        let table = is_hashed.then(|| (epoch, table_of(&record.spec, &backends)));
         Self {
             row: row.service(record.cell),
             scheduler: board.scheduler(record.cell),
@@ -230,10 +282,11 @@ impl Service {
             closes_when_stale: policy.stale == Stale::Closed,
             slow_start_ms: u64::try_from(policy.slow_start.as_millis()).unwrap_or(u64::MAX),
             picks: Cell::new(0),
-            // The epoch is looked at first: who changes a weight meanwhile raises it afterwards.
-            summary: Cell::new((board.service(record.cell).epoch(), summary_of(&backends))),
+            summary: Cell::new((epoch, summary_of(&backends))),
+            table: RefCell::new(table),
             has_backups: backends.iter().any(|backend| backend.is_backup),
             backends,
+            queue,
             sealed: Arc::clone(sealed),
         }
     }
@@ -248,6 +301,32 @@ impl Service {
         let summary = summary_of(&self.backends);
         self.summary.set((now, summary));
         summary
+    }
+
+    /// Who gets which source address, for `source-hash`. The same in every worker, and on every balancer that has backends of
+    /// the same names and weights, in whatever order.
+    pub(crate) fn table(&self, board: Scoreboard) -> Rc<maglev::Table> {
+        let now = board.service(self.record().cell).epoch();
+        if let Some((epoch, table)) = &*self.table.borrow()
+            && *epoch == now
+        {
+            return Rc::clone(table);
+        }
+        let table = table_of(self.spec(), &self.backends);
+        self.table.replace(Some((now, Rc::clone(&table))));
+        table
+    }
+
+    /// Its plan is in force: who waits for its backends hears of their connections' ends.
+    pub(crate) fn attach_queue(&self) {
+        for backend in &self.backends {
+            let queue = self.queue.as_ref().filter(|_| backend.has_limit);
+            backend.handle.set_queue(queue);
+        }
+    }
+
+    pub(crate) fn spec(&self) -> &ServiceSpec {
+        &self.record().spec
     }
 
     pub(crate) fn policy(&self) -> &PolicySpec {
@@ -275,6 +354,24 @@ impl Backend {
         }
     }
 
+    /// The most connections that it may have now: the plan's, or fewer where its agent says so.
+    pub(crate) fn limit(&self) -> Option<u32> {
+        if !self.has_limit {
+            return None;
+        }
+        match (self.max, self.cells.agent_limit()) {
+            (Some(plan), Some(agent)) => Some(plan.min(agent)),
+            (plan, agent) => plan.or(agent),
+        }
+    }
+
+    /// Whether it has as many connections as it may have. Another worker may fill it right after.
+    pub(crate) fn is_full(&self, board: Scoreboard) -> bool {
+        let active = || board.sum_backend(self.handle.cell(), BackendCount::Active);
+        self.limit()
+            .is_some_and(|limit| active() >= u64::from(limit))
+    }
+
     /// With which endpoint a pick begins; another one each time.
     pub(crate) fn next_turn(&self) -> usize {
         match self.endpoints.len() {
@@ -286,6 +383,17 @@ impl Backend {
 
 fn endpoints_of(endpoints: &[SocketAddr]) -> Box<[SocketAddr]> {
     endpoints.iter().take(ENDPOINTS_MAX).copied().collect()
+}
+
+/// A backend is known by its name: an address may change.
+fn table_of(spec: &ServiceSpec, backends: &[Backend]) -> Rc<maglev::Table> {
+    let names = spec.backends.iter().map(|backend| &backend.name);
+    let members: Vec<_> = names
+        .zip(backends)
+        .map(|(name, backend)| (source::of_bytes(name.as_str().as_bytes()), backend.weight()))
+        .collect();
+    let size = maglev::Size::of(members.len());
+    Rc::new(maglev::Table::build(&members, size))
 }
 
 fn summary_of(backends: &[Backend]) -> WeightSummary {

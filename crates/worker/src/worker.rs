@@ -1,22 +1,34 @@
 //! What all tasks of a worker share, and the way of one connection through it.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
-use std::mem;
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 
-use evenkeel_plan::{BackendCell, ListenerCell, SlotIdx};
-use evenkeel_scoreboard::{Row, Scoreboard};
-use tokio::net::TcpStream;
-use tokio::sync::Notify;
-use tokio::task::AbortHandle;
+use evenkeel_log::access::AccessLog;
+use evenkeel_net::Stream;
+use evenkeel_net::connect::ConnectError;
+use evenkeel_plan::{AccessFormat, BackendCell, ConnectOn, ListenerCell, SlotIdx};
+use evenkeel_scoreboard::{GlobalCount, Row, Scoreboard, WorkerCount};
+use evenkeel_sys::clock;
 
+use crate::connect;
 use crate::connection::Connection;
+use crate::connections::Connections;
+use crate::entrance::Entrances;
 use crate::handle::Holders;
 use crate::plan::{Change, Listener, Service, View};
-use crate::{connect, relay};
+use crate::queue::Queues;
+use crate::relay::{self, Relaying};
+use crate::waiting::wait_for_data;
+
+/// Descriptors that no client gets: control, log, plans on their way, doorbells. Listening sockets come on top.
+const RESERVE: u64 = 128;
+
+/// Descriptors of a connection: the client's and the backend's.
+const A_CONNECTION: u64 = 2;
 
 /// One accepted connection, from stage to stage. Whatever ends it early, also a panic or an abort, the guard counts it and
 /// the sockets are reset, since they have linger 0 until an orderly end.
@@ -24,16 +36,24 @@ use crate::{connect, relay};
     clippy::manual_async_fn,
     reason = "an async fn keeps room for its arguments twice, 150 bytes a connection"
 )]
-pub(crate) fn serve(mut connection: Connection, client: TcpStream) -> impl Future<Output = ()> {
+pub(crate) fn serve(mut connection: Connection, mut client: Stream) -> impl Future<Output = ()> {
     async move {
+        if connection.expects_header()
+            && let Err(outcome) = Box::pin(connect::shake_hands(&mut connection, &client)).await
+        {
+            return connection.end(outcome);
+        }
+        if connection.entrance.connect_on == ConnectOn::Data {
+            match Box::pin(wait_for_data(connection, client)).await {
+                Some(stirred) => (connection, client) = stirred,
+                None => return,
+            }
+        }
         // What it takes to get a backend is given back once there is one: a connection may relay for hours.
         let connected = Box::pin(connect::connect(&mut connection, &client)).await;
         // An end is counted before the sockets are closed: who has seen it finds it in the counters.
         match connected {
-            Ok(backend) => {
-                let outcome = relay::relay(&connection, &client, &backend).await;
-                connection.end(outcome);
-            }
+            Ok(backend) => relay::relay(Relaying::new(connection, client, backend)).await,
             Err(outcome) => connection.end(outcome),
         }
     }
@@ -72,11 +92,23 @@ pub(crate) struct Worker {
     pub(crate) row: Row,
     pub(crate) holders: Rc<Holders>,
     pub(crate) connections: Connections,
+    pub(crate) queues: Queues,
+    pub(crate) entrances: Entrances,
+    /// Told from every other worker's, also of other times and hosts.
+    pub(crate) id: u64,
+    ids: Cell<u64>,
+    /// A connection to a backend has failed for lack of descriptors or memory.
+    pub(crate) shortage: Cell<bool>,
+    /// The last connect failed for lack of something of our own, and the log was told so.
+    is_exhausted: Cell<bool>,
+    /// Turns of source addresses.
+    pub(crate) sources: Cell<usize>,
+    access_log: OnceCell<AccessLog>,
     view: RefCell<Rc<View>>,
     prepared: RefCell<Option<Prepared>>,
     uncommitted: RefCell<Uncommitted>,
     /// Listeners that the view has no more and whose queue may still hold somebody, with the service they had last.
-    closing: RefCell<HashMap<ListenerCell, Listener>>,
+    closing: RefCell<HashMap<ListenerCell, Rc<Listener>>>,
 }
 
 impl Worker {
@@ -86,12 +118,85 @@ impl Worker {
             board,
             row,
             holders: Rc::default(),
-            connections: Connections::default(),
+            connections: Connections::new(clock::monotonic_ms()),
+            queues: Queues::new(board, slot),
+            entrances: Entrances::default(),
+            id: RandomState::new().hash_one(slot),
+            ids: Cell::new(0),
+            shortage: Cell::new(false),
+            is_exhausted: Cell::new(false),
+            sources: Cell::new(0),
+            access_log: OnceCell::new(),
             view: RefCell::new(Rc::new(View::empty())),
             prepared: RefCell::default(),
             uncommitted: RefCell::default(),
             closing: RefCell::default(),
         }
+    }
+
+    /// The number of the next connection.
+    pub(crate) fn next_id(&self) -> u64 {
+        self.ids.replace(self.ids.get() + 1)
+    }
+
+    /// Where a line of each connection goes, if anywhere.
+    pub(crate) fn access_log(&self) -> Option<&AccessLog> {
+        self.access_log.get().filter(|log| log.is_on())
+    }
+
+    /// Lines of connections go to the line channel `lines` from now on, once a plan says so.
+    pub(crate) fn set_access_log(&self, lines: OwnedFd) {
+        let own = self.row.worker();
+        let dropped = move |count| own.add(WorkerCount::AccessLogDropped, count);
+        match AccessLog::new(lines, &AccessFormat::Off, Box::new(dropped)) {
+            Ok(log) => self.access_log.set(log).unwrap_or(()),
+            Err(error) => tracing::error!(%error, "no access log"),
+        }
+    }
+
+    /// What concerns the process in the view in force.
+    pub(crate) fn apply_globals(&self) {
+        let view = self.view();
+        let globals = &view.plan().globals;
+        evenkeel_log::set_spec(globals.log);
+        let set = |log: &AccessLog| log.set_format(&globals.access_log.format);
+        if let Some(Err(error)) = self.access_log.get().map(set) {
+            // The configuration has read it before.
+            tracing::error!(%error, "cannot write the access log as the plan says");
+        }
+    }
+
+    /// Sends what was written of connections lately.
+    pub(crate) fn flush_access_log(&self) {
+        if let Some(log) = self.access_log.get() {
+            log.flush();
+        }
+    }
+
+    /// Tells the log of a lack of something of our own, once until a connect has succeeded again.
+    pub(crate) fn note_exhaustion(&self, error: &ConnectError, backend: SocketAddr) {
+        if let ConnectError::Exhausted(cause) = error
+            && !self.is_exhausted.replace(true)
+        {
+            tracing::warn!(%backend, %cause, "cannot connect for lack of a local port, address, descriptor or memory");
+        }
+    }
+
+    /// A connect has succeeded.
+    pub(crate) fn note_success(&self) {
+        if self.is_exhausted.get() {
+            self.is_exhausted.set(false);
+            tracing::info!("backends can be connected to again");
+        }
+    }
+
+    /// Whether there are as many connections as there are descriptors for, but for those that are kept in reserve: one more is
+    /// refused, so that what runs, health and control do not suffer.
+    pub(crate) fn is_full(&self) -> bool {
+        let limit = self.board.get(GlobalCount::DescriptorLimit);
+        let reserve = RESERVE + self.view.borrow().listeners() as u64;
+        // 0 = not known.
+        limit > 0 && (self.connections.count() * A_CONNECTION).saturating_add(reserve) > limit
     }
 
     /// The view in force. All workers switch at the instant at which the supervisor stores the generation; it need not be
@@ -105,7 +210,7 @@ impl Worker {
     }
 
     /// Where connections of a listener go now, also while it is being closed.
-    pub(crate) fn listener(&self, cell: ListenerCell) -> Option<Listener> {
+    pub(crate) fn listener(&self, cell: ListenerCell) -> Option<Rc<Listener>> {
         let view = self.view();
         let closing = || self.closing.borrow().get(&cell).cloned();
         view.listener(cell).cloned().or_else(closing)
@@ -153,6 +258,10 @@ impl Worker {
         let mut uncommitted = self.uncommitted.borrow_mut();
         uncommitted.sockets.extend(sockets);
         uncommitted.unnamed.extend(change.unnamed);
+        change.services.iter().for_each(|new| new.attach_queue());
+        self.entrances.add(&change.entrances);
+        self.entrances
+            .keep(|cell| change.view.listener(cell).is_some());
         self.view.replace(change.view);
         tracing::info!(generation, "switched to another generation of the plan");
     }
@@ -166,116 +275,5 @@ impl Worker {
     pub(crate) fn forget_closing(&self) {
         // Taken out first, since letting go of a service may call back.
         drop(self.closing.take());
-    }
-}
-
-/// Connections that have not ended.
-#[derive(Debug, Default)]
-pub(crate) struct Connections {
-    count: Cell<u64>,
-    places: RefCell<Places>,
-    none_left: Notify,
-}
-
-/// A connection's number is its place, which another one gets after its end.
-#[derive(Debug, Default)]
-struct Places {
-    all: Vec<Place>,
-    free: Vec<usize>,
-}
-
-#[derive(Debug, Default)]
-struct Place {
-    task: Option<AbortHandle>,
-    /// Once it relays.
-    relaying: Option<Relaying>,
-    /// Whether it is being ended because its backend went down.
-    is_lost: bool,
-}
-
-/// What a relaying connection is to a doorbell that rings.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Relaying {
-    /// Its backend.
-    pub(crate) backend: BackendCell,
-    /// Monotonic ms since when that backend was down when it was picked nevertheless.
-    pub(crate) down_since: Option<u64>,
-}
-
-impl Connections {
-    /// A number for a new connection, which counts from now on.
-    pub(crate) fn begin(&self) -> usize {
-        self.count.set(self.count.get() + 1);
-        let mut places = self.places.borrow_mut();
-        places.free.pop().unwrap_or_else(|| {
-            places.all.push(Place::default());
-            places.all.len() - 1
-        })
-    }
-
-    /// The task of a connection.
-    pub(crate) fn running(&self, number: usize, task: AbortHandle) {
-        self.places.borrow_mut().all[number].task = Some(task);
-    }
-
-    /// A connection relays from now on.
-    pub(crate) fn relaying(&self, number: usize, relaying: Relaying) {
-        self.places.borrow_mut().all[number].relaying = Some(relaying);
-    }
-
-    pub(crate) fn end(&self, number: usize) {
-        let ended = {
-            let mut places = self.places.borrow_mut();
-            places.free.push(number);
-            mem::take(&mut places.all[number])
-        };
-        drop(ended);
-        self.count.set(self.count.get() - 1);
-        if self.count.get() == 0 {
-            self.none_left.notify_waiters();
-        }
-    }
-
-    pub(crate) fn count(&self) -> u64 {
-        self.count.get()
-    }
-
-    /// Waits until there are none.
-    pub(crate) async fn ended(&self) {
-        while self.count.get() > 0 {
-            self.none_left.notified().await;
-        }
-    }
-
-    /// Ends all of them: their futures are dropped at their next turn.
-    pub(crate) fn cut(&self) {
-        self.abort(|_| true);
-    }
-
-    /// Ends the relaying ones that `is_lost` names, as lost with their backend; how many.
-    pub(crate) fn lose(&self, is_lost: impl Fn(Relaying) -> bool) -> usize {
-        self.abort(|place| {
-            let is_new = !place.is_lost && place.relaying.is_some_and(&is_lost);
-            place.is_lost |= is_new;
-            is_new
-        })
-    }
-
-    /// Whether this connection is ended by [`Self::lose`].
-    pub(crate) fn is_lost(&self, number: usize) -> bool {
-        self.places.borrow().all[number].is_lost
-    }
-
-    fn abort(&self, is_wanted: impl Fn(&mut Place) -> bool) -> usize {
-        let tasks: Vec<_> = {
-            let mut places = self.places.borrow_mut();
-            let wanted = places.all.iter_mut().filter_map(|place| {
-                let is_wanted = is_wanted(place);
-                is_wanted.then(|| place.task.clone()).flatten()
-            });
-            wanted.collect()
-        };
-        tasks.iter().for_each(AbortHandle::abort);
-        tasks.len()
     }
 }

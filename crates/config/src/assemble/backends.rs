@@ -98,6 +98,7 @@ pub(super) fn assemble_backends(
             address,
             weight: backend.weight.value,
             backup: backend.backup.value,
+            max_connections: backend.max_connections.or(pool.backend_max_connections),
             check: pool.check.clone(),
         });
     }

@@ -269,7 +269,7 @@ fn command(fields: &Fields<'_>, sink: &mut Sink<'_>) -> Option<Vec<String>> {
     let mut good = true;
     for (index, node) in nodes.iter().enumerate() {
         let text = match index {
-            0 => path(node, sink),
+            0 => path(node, "\"/usr/local/bin/probe\"", sink),
             _ => node.text(sink, "\"--fast\""),
         };
         let Some(text) = text else {

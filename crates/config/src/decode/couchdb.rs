@@ -11,6 +11,9 @@ use crate::schema::Section;
 /// Most nodes of a cluster.
 const NODES_MAX: u16 = 1_000;
 
+/// A file with a secret, for messages.
+const FILE: &str = "\"/run/secrets/couchdb-password\"";
+
 /// Longest name of a node, in bytes: an Erlang atom's.
 const NODE_BYTES_MAX: usize = 255;
 
@@ -131,11 +134,13 @@ fn secret(
             let message = format!("both `{env}` and `{file}` are written");
             file_node.error(sink, message, "keep one of the two");
             variable(&env_node, sink);
-            path(&file_node, sink);
+            path(&file_node, FILE, sink);
             None
         }
         (Some(node), None) => variable(&node, sink).map(SecretSource::Environment),
-        (None, Some(node)) => path(&node, sink).map(|path| SecretSource::File(path.to_owned())),
+        (None, Some(node)) => {
+            path(&node, FILE, sink).map(|path| SecretSource::File(path.to_owned()))
+        }
         // Written as if it were a value: reported as a key that is not known.
         (None, None) if fields.table.contains_key(what) => None,
         (None, None) => {

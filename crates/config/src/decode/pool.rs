@@ -31,6 +31,7 @@ pub(super) fn named_pool(node: Node<'_>, around: Around<'_>, sink: &mut Sink<'_>
             backends: Vec::new(),
             complete: false,
             check: None,
+            backend_max_connections: None,
         };
     };
     if fields.get("backends").is_none() {
@@ -59,6 +60,7 @@ pub(super) fn pool(
         _ => fields.absent("port", None),
     };
     let check = check(fields, members(&backends), around, sink);
+    let backend_max_connections = fields.number("backend_max_connections", sink).value;
     let pool = Pool {
         name,
         label: label.to_owned(),
@@ -68,6 +70,7 @@ pub(super) fn pool(
         complete,
         port,
         check,
+        backend_max_connections,
     };
     examine(&pool, sink);
     pool
@@ -160,6 +163,7 @@ fn backend(node: &Node<'_>, sink: &mut Sink<'_>) -> Option<Backend> {
                 good: true,
                 key: node.key.clone(),
             },
+            max_connections: None,
         });
     }
     let fields = node.fields(Section::Backend, sink)?;
@@ -184,6 +188,7 @@ fn backend(node: &Node<'_>, sink: &mut Sink<'_>) -> Option<Backend> {
     let name_is_bad = fields.get("name").is_some() && name.is_none();
     let weight = fields.integer("weight", None, sink).map(narrow);
     let backup = fields.boolean("backup", None, sink);
+    let max_connections = fields.number("max_connections", sink).value;
     let Some(address_node) = fields.get("address") else {
         sink.missing(
             node.at,
@@ -204,6 +209,7 @@ fn backend(node: &Node<'_>, sink: &mut Sink<'_>) -> Option<Backend> {
         key: node.key.clone(),
         weight,
         backup,
+        max_connections,
     })
 }
 

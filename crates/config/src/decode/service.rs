@@ -1,19 +1,21 @@
 //! Decoding of services: listeners, and where the backends come from.
 
 use std::net::SocketAddr;
+use std::rc::Rc;
 
-use evenkeel_plan::{ConnectSpec, Scheduler, ServiceName};
+use evenkeel_plan::{Scheduler, ServiceName};
 use toml::de::DeTable;
 
 use super::Around;
 use super::check::check;
 use super::policy::policy;
 use super::pool::{bad_name, pool};
+use super::{admission, traffic};
 use crate::fields::{Fields, Node};
 use crate::problem::{Sink, shown};
 use crate::schema::Section;
 use crate::value::parse_listen;
-use crate::written::{Listener, Service, Source};
+use crate::written::{Admission, Listener, Service, Source};
 
 pub(super) fn service(node: Node<'_>, around: Around<'_>, sink: &mut Sink<'_>) -> Service {
     let name = ServiceName::new(node.label)
@@ -35,13 +37,6 @@ pub(super) fn service(node: Node<'_>, around: Around<'_>, sink: &mut Sink<'_>) -
     } else {
         Vec::new()
     };
-    let connect = match fields.section("connect", Section::Connect, sink) {
-        None => ConnectSpec::default(),
-        Some(fields) => ConnectSpec {
-            timeout: fields.duration("timeout", sink).value,
-            attempts: u8::try_from(fields.integer("attempts", None, sink).value).unwrap_or(u8::MAX),
-        },
-    };
     Service {
         name,
         label,
@@ -51,10 +46,18 @@ pub(super) fn service(node: Node<'_>, around: Around<'_>, sink: &mut Sink<'_>) -
         port: fields.port("port", sink),
         scheduler: match fields.choice("scheduler", sink) {
             "wrr" => Scheduler::Wrr,
+            "lc" => Scheduler::Lc,
+            "wlc" => Scheduler::Wlc,
+            "source-hash" => Scheduler::SourceHash,
             _ => Scheduler::Rr,
         },
-        connect,
+        connect: traffic::connect(&fields, sink),
+        connect_source: traffic::source(&fields, sink),
         policy: policy(&fields, sink),
+        timeouts: traffic::timeouts(&fields, sink),
+        keepalive: traffic::keepalive(&fields, sink),
+        queue: traffic::queue(&fields, sink),
+        framing: traffic::framing(&fields, sink),
         key: node.key,
     }
 }
@@ -79,6 +82,11 @@ fn source(fields: &Fields<'_>, node: &Node<'_>, around: Around<'_>, sink: &mut S
                 let help = "move it to the pool: `[pools.NAME.check]`";
                 check_node.error(sink, message, help);
             }
+            if let Some(limit_node) = fields.get("backend_max_connections") {
+                let message = "a limit of backends goes with them, and these are in a pool";
+                let help = "move it to the pool; the service's own limit is `max_connections`";
+                limit_node.error(sink, message, help);
+            }
             match pool_node.text(sink, "\"openhim\"") {
                 Some(text) => Source::Named(pool_node.placed(text.to_owned())),
                 None => Source::Broken,
@@ -93,6 +101,7 @@ fn source(fields: &Fields<'_>, node: &Node<'_>, around: Around<'_>, sink: &mut S
                 "write `backends = [\"10.0.0.2:80\"]`, or `pool = \"NAME\"` and a `[pools.NAME]`",
             );
             check(fields, None, around, sink);
+            fields.number("backend_max_connections", sink);
             Source::Broken
         }
     }
@@ -102,6 +111,11 @@ fn listeners(fields: &Fields<'_>, service: &Node<'_>, sink: &mut Sink<'_>) -> Ve
     const RIGHT: &str = "write `listen = \"10.0.0.1:80\"`";
     let freebind = fields.boolean("freebind", None, sink).value;
     let backlog = fields.integer("backlog", None, sink).value;
+    let usual = Usual {
+        freebind,
+        backlog,
+        admission: admission::of_service(fields, sink),
+    };
     let Some(node) = fields.get("listen") else {
         let message = format!("service {} has no `listen`", shown(service.label));
         sink.missing(service.at, &service.key, message, RIGHT);
@@ -115,16 +129,18 @@ fn listeners(fields: &Fields<'_>, service: &Node<'_>, sink: &mut Sink<'_>) -> Ve
         sink.missing(node.at, &node.key, message, RIGHT);
     }
     node.one_or_many()
-        .filter_map(|node| listener(&node, freebind, backlog, sink))
+        .filter_map(|node| listener(&node, &usual, sink))
         .collect()
 }
 
-fn listener(
-    node: &Node<'_>,
+/// What a service says for all of its listeners.
+struct Usual {
     freebind: bool,
     backlog: u32,
-    sink: &mut Sink<'_>,
-) -> Option<Listener> {
+    admission: Rc<Admission>,
+}
+
+fn listener(node: &Node<'_>, usual: &Usual, sink: &mut Sink<'_>) -> Option<Listener> {
     const SHORT: &str = "\"10.0.0.1:80\"";
     let address_of = |node: &Node<'_>, sink: &mut Sink<'_>| {
         let text = node.text(sink, SHORT)?;
@@ -141,13 +157,15 @@ fn listener(
             address: address_of(node, sink)?,
             at: node.at,
             key: node.key.clone(),
-            freebind,
-            backlog,
+            freebind: usual.freebind,
+            backlog: usual.backlog,
+            admission: Rc::clone(&usual.admission),
         });
     }
     let fields = node.fields(Section::Listen, sink)?;
-    let freebind = fields.boolean("freebind", Some(freebind), sink).value;
-    let backlog = fields.integer("backlog", Some(backlog), sink).value;
+    let freebind = fields.boolean("freebind", Some(usual.freebind), sink);
+    let backlog = fields.integer("backlog", Some(usual.backlog), sink);
+    let admission = admission::of_listener(&fields, &usual.admission, sink);
     let Some(address_node) = fields.get("address") else {
         let help = "write `{ address = \"10.0.0.1:80\" }`";
         sink.missing(node.at, &node.key, "a listener without `address`", help);
@@ -157,8 +175,9 @@ fn listener(
         address: address_of(&address_node, sink)?,
         at: address_node.at,
         key: node.key.clone(),
-        freebind,
-        backlog,
+        freebind: freebind.value,
+        backlog: backlog.value,
+        admission,
     })
 }
 

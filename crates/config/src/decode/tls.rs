@@ -31,7 +31,7 @@ pub(super) fn tls(fields: &Fields<'_>, around: Around<'_>, sink: &mut Sink<'_>) 
 }
 
 fn roots(node: &Node<'_>, around: Around<'_>, sink: &mut Sink<'_>) -> Option<String> {
-    let path = path(node, sink)?;
+    let path = path(node, "\"/etc/evenkeel/ca.pem\"", sink)?;
     let text = match around.host.text(path) {
         Ok(text) => text?,
         Err(error) => {
@@ -51,8 +51,8 @@ fn roots(node: &Node<'_>, around: Around<'_>, sink: &mut Sink<'_>) -> Option<Str
 }
 
 /// An absolute path: what a relative one is relative to would change with who starts the daemon, and where.
-pub(super) fn path<'a>(node: &Node<'a>, sink: &mut Sink<'_>) -> Option<&'a str> {
-    let text = node.text(sink, "\"/etc/evenkeel/ca.pem\"")?;
+pub(super) fn path<'a>(node: &Node<'a>, example: &str, sink: &mut Sink<'_>) -> Option<&'a str> {
+    let text = node.text(sink, example)?;
     let good = text.starts_with('/') && text.len() <= PATH_BYTES_MAX && !text.contains('\0');
     if !good {
         let message = format!("{} is not an absolute path", shown(text));

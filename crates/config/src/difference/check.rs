@@ -167,8 +167,8 @@ fn ranges(ranges: &[(u16, u16)]) -> String {
     ranges.iter().map(range).collect::<Vec<_>>().join("|")
 }
 
-/// A short text that differs where `text` does: certificates are too long to print. FNV-1a; nobody gains by making two alike.
-fn fingerprint(text: &str) -> String {
+/// A short text that differs where `text` does: certificates and long lists are too long to print. FNV-1a; nobody gains by making two alike.
+pub(super) fn fingerprint(text: &str) -> String {
     let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
     });

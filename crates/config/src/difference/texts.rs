@@ -3,9 +3,14 @@
 use std::net::SocketAddr;
 
 use evenkeel_plan::{
-    BackendSpec, ConnectSpec, DrainSpec, Globals, LimitsSpec, LogFormat, LogLevel, LogSpec, OnDown,
-    PolicySpec, Require, ResolveSpec, Scheduler, ServiceSpec, Stale, Unchecked, UserSpec,
-    WatchdogSpec, Workers,
+    AccessFormat, AccessLogSpec, BackendSpec, ConnectSpec, DrainSpec, Globals, LimitsSpec,
+    LogFormat, LogLevel, LogSpec, OnDown, PolicySpec, Require, ResolveSpec, ServiceSpec, Stale,
+    Unchecked, UserSpec, WatchdogSpec, Workers,
+};
+
+use super::traffic::{
+    connect_on_text, framing_texts, keepalive_texts, queue_texts, send_proxy_text, source_text,
+    timeouts_texts,
 };
 
 use crate::value::DurationText;
@@ -20,6 +25,7 @@ pub(super) fn global_texts(globals: &Globals) -> Texts {
         metrics,
         drain,
         log,
+        access_log,
         limits,
         watchdog,
         user,
@@ -44,7 +50,19 @@ pub(super) fn global_texts(globals: &Globals) -> Texts {
         services,
         listeners,
         backends,
+        sources,
     } = limits;
+    let AccessLogSpec {
+        format: access_format,
+        file,
+    } = access_log;
+    let access_format = match access_format {
+        AccessFormat::Off => "off",
+        AccessFormat::Human => "human",
+        AccessFormat::Json => "json",
+        AccessFormat::Logfmt => "logfmt",
+        AccessFormat::Template(template) => template,
+    };
     let WatchdogSpec {
         steer_after,
         kill_after,
@@ -78,10 +96,16 @@ pub(super) fn global_texts(globals: &Globals) -> Texts {
         ("drain.handshakes", DurationText(*handshakes).to_string()),
         ("log.level", level.to_owned()),
         ("log.format", format.to_owned()),
+        ("access_log.format", access_format.to_owned()),
+        (
+            "access_log.file",
+            file.clone().unwrap_or_else(|| "standard error".to_owned()),
+        ),
         ("limits.workers", worker_slots.to_string()),
         ("limits.services", services.to_string()),
         ("limits.listeners", listeners.to_string()),
         ("limits.backends", backends.to_string()),
+        ("limits.sources", sources.to_string()),
         (
             "watchdog.steer_after",
             DurationText(*steer_after).to_string(),
@@ -104,6 +128,10 @@ pub(super) fn service_texts(service: &ServiceSpec) -> Texts {
         pool,
         connect,
         policy,
+        timeouts,
+        keepalive,
+        queue,
+        framing,
     } = service;
     let PolicySpec {
         require,
@@ -115,11 +143,13 @@ pub(super) fn service_texts(service: &ServiceSpec) -> Texts {
         slow_start,
         passive_failures,
     } = policy;
-    let ConnectSpec { timeout, attempts } = connect;
-    let scheduler = match scheduler {
-        Scheduler::Rr => "rr",
-        Scheduler::Wrr => "wrr",
-    };
+    let ConnectSpec {
+        timeout,
+        attempts,
+        source,
+        send_proxy,
+        on,
+    } = connect;
     let pool = match pool {
         Some(pool) => pool.to_string(),
         None => "none".to_owned(),
@@ -151,9 +181,15 @@ pub(super) fn service_texts(service: &ServiceSpec) -> Texts {
         OnDown::Keep => "keep",
         OnDown::Reset => "reset",
     };
-    vec![
-        ("scheduler", scheduler.to_owned()),
+    let mut texts = vec![
+        ("scheduler", scheduler.as_str().to_owned()),
         ("pool", pool),
+        ("source", source_text(source)),
+        ("send_proxy", send_proxy_text(*send_proxy).to_owned()),
+        ("connect_on", connect_on_text(*on).to_owned()),
+    ];
+    texts.extend(framing_texts(*framing));
+    texts.extend([
         ("require", require),
         ("sorry", sorry),
         ("panic", panic),
@@ -164,7 +200,11 @@ pub(super) fn service_texts(service: &ServiceSpec) -> Texts {
         ("passive_failures", passive_failures.to_string()),
         ("connect.timeout", DurationText(*timeout).to_string()),
         ("connect.attempts", attempts.to_string()),
-    ]
+    ]);
+    texts.extend(timeouts_texts(timeouts));
+    texts.extend(keepalive_texts(keepalive));
+    texts.extend(queue_texts(queue));
+    texts
 }
 
 /// Without the check, which has texts of its own.
@@ -174,13 +214,20 @@ pub(super) fn backend_texts(backend: &BackendSpec) -> Texts {
         address,
         weight,
         backup,
+        max_connections,
         check: _,
     } = backend;
     vec![
         ("address", address.to_string()),
         ("weight", weight.to_string()),
         ("backup", backup.to_string()),
+        ("max_connections", number_text(*max_connections)),
     ]
+}
+
+/// A limit that may be left out.
+pub(super) fn number_text(number: Option<u32>) -> String {
+    number.map_or_else(|| "none".to_owned(), |number| number.to_string())
 }
 
 fn list(addresses: &[SocketAddr], none: &str) -> String {

@@ -2,10 +2,22 @@
 
 use std::time::Duration;
 
-use super::{Key, Kind, Section, duration, integer, key, kinds, ms, other, s};
+use super::{Key, Kind, Section, duration, integer, key, kinds, ms, number, other, s};
 
 /// Longest time that anything is configured to take.
 const DAY: Duration = s(86_400);
+
+/// Longest life of a connection that is configured. Longer is for ever.
+const MONTH: Duration = s(30 * 86_400);
+
+/// Longest TCP_KEEPIDLE and TCP_KEEPINTVL. Source: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL in the kernel's include/net/tcp.h.
+const KEEPALIVE_MAX: Duration = s(32_767);
+
+/// Most of what a limit on connections can be.
+const CONNECTIONS_MAX: u32 = 10_000_000;
+
+/// Most of what a rate can be, in connections a second.
+const RATE_MAX: u32 = 1_000_000;
 
 #[rustfmt::skip]
 pub(crate) const KEYS: &[Key] = &[
@@ -20,6 +32,7 @@ pub(crate) const KEYS: &[Key] = &[
     key(Section::Root, "metrics", other("section", "", ""), "{ listen = \"127.0.0.1:9180\" }", "See `[metrics]`."),
     key(Section::Root, "drain", other("section", "", ""), "{ deadline = \"30s\" }", "See `[drain]`."),
     key(Section::Root, "log", other("section", "", ""), "{ level = \"info\" }", "See `[log]`."),
+    key(Section::Root, "access_log", other("section", "", ""), "{ format = \"json\" }", "See `[access_log]`."),
     key(Section::Root, "limits", other("section", "", ""), "{ services = 4096 }", "See `[limits]`."),
     key(Section::Root, "watchdog", other("section", "", ""), "{ kill_after = \"2s\" }", "See `[watchdog]`."),
     key(Section::Root, "resolve", other("section", "", ""), "{ servers = [\"10.0.0.53\"] }", "See `[resolve]`."),
@@ -43,6 +56,11 @@ pub(crate) const KEYS: &[Key] = &[
     key(Section::Log, "format", Kind::Choice { words: &["human", "json"] }, "\"human\"",
         "`json` writes one object a line."),
 
+    key(Section::AccessLog, "format", other("string", "`\"off\"`, `\"human\"`, `\"json\"`, `\"logfmt\"`, or a text with `{field}` in it, at most 1024 bytes", "`\"off\"`"), "\"{time} {client} {service} {backend} {duration_ms} {end}\"",
+        "Shape of a line. `json` and `logfmt` have every field that the connection has; in a text of your own `{name}` stands for a field, `-` where the connection has none, and `{{` and `}}` for braces. The fields are below."),
+    key(Section::AccessLog, "file", other("path", "absolute", "standard error, as the log"), "\"/var/log/evenkeel/access.log\"",
+        "A file that lines are appended to. Opened at start and again at each reload: after rotating it, reload."),
+
     key(Section::Limits, "workers", integer(1, 64, 1_024, "worker slots"), "64",
         "Most worker processes."),
     key(Section::Limits, "services", integer(1, 4_096, 100_000, "services"), "4096",
@@ -51,6 +69,8 @@ pub(crate) const KEYS: &[Key] = &[
         "Most listening addresses over all services."),
     key(Section::Limits, "backends", integer(1, 16_384, 1_000_000, "backends"), "16384",
         "Most backends, counted once for each service that uses them."),
+    key(Section::Limits, "sources", integer(4, 65_536, 1_048_576, "sources"), "65536",
+        "Sources whose rates are watched at the same time (`source_rate`), over all workers; a multiple of 4. While more come at the same time, `source_rate` is no longer exact."),
 
     key(Section::Watchdog, "steer_after", duration(ms(50), ms(500), s(60)), "\"500ms\"",
         "Heartbeat this late: new connections go to other workers."),
@@ -74,15 +94,19 @@ pub(crate) const KEYS: &[Key] = &[
         "Port of the backends that are written without one."),
     key(Section::Pool, "check", other("string or section", "a kind, such as `\"tcp\"`, or a table", "`\"tcp\"`"), "\"tcp\"",
         "How the backends are probed; see `[pools.NAME.check]`."),
+    key(Section::Pool, "backend_max_connections", number(1, CONNECTIONS_MAX, "connections", "none"), "200",
+        "`max_connections` of the backends that have none of their own."),
 
     key(Section::Backend, "address", other("address", "IPv4, IPv6 or host name, port may be left to pool or service; or `srv:` and an SRV name, without port", "required"), "\"10.0.0.2:80\"",
         "Where the backend is. Names are resolved by the daemon and followed: `\"couchdb-1.local:5984\"`, `\"srv:_couchdb._tcp.example.org\"`. A name with several addresses is one backend; each worker tries its addresses in turn, so that only the shares of backends are exact."),
     key(Section::Backend, "name", other("name", "letters, digits, `-`, `_`, `.`; at most 63", "its address"), "\"openhim-1\"",
         "Name in commands, metrics and logs. Names outlive a change of address."),
     key(Section::Backend, "weight", integer(0, 1, 65_535, "shares"), "2",
-        "Share of new connections under `wrr`; 0 = no new connections under any scheduler."),
+        "Share of new connections under `wrr`, `wlc` and `source-hash`; 0 = no new connections under any scheduler."),
     key(Section::Backend, "backup", Kind::Boolean { default: false }, "true",
         "Used only while no other backend of the service can be. Does not count for `require`."),
+    key(Section::Backend, "max_connections", number(1, CONNECTIONS_MAX, "connections", "`backend_max_connections`, else none"), "200",
+        "Connections at a time, over all workers, for each service that has the backend; where an `agent` says fewer, that counts. Exact from above: never more; while several workers pick at the limit at the same instant, one may be passed over although there is room. With all of them full, connections wait (`[services.NAME.queue]`)."),
 
     key(Section::Check, "kind", Kind::Choice { words: kinds::WORDS }, "\"tcp\"",
         "What is asked; see the kinds below."),
@@ -173,12 +197,40 @@ pub(crate) const KEYS: &[Key] = &[
         "How `backends` are probed; a pool has a check of its own."),
     key(Section::Service, "port", other("integer", "1 to 65535", "the backends'"), "5001",
         "Port on all backends, whatever pool and backends say. The check goes there too unless it names a port."),
-    key(Section::Service, "scheduler", Kind::Choice { words: &["rr", "wrr"] }, "\"rr\"",
-        "`rr`: round robin. `wrr`: round robin by weight. Both exact over all workers."),
+    key(Section::Service, "backend_max_connections", number(1, CONNECTIONS_MAX, "connections", "none"), "200",
+        "`max_connections` of those in `backends` that have none of their own; a pool has a key of its own. Not the service's own limit, which is `max_connections`."),
+    key(Section::Service, "scheduler", Kind::Choice { words: &["rr", "wrr", "lc", "wlc", "source-hash"] }, "\"rr\"",
+        "`rr`: round robin. `wrr`: round robin by weight. Both exact over all workers. `lc`: the backend with the fewest connections, those of all workers; backends that have as few take turns. `wlc`: the same by weight. `source-hash`: the same backend for the same client address (Maglev hashing), the same in every worker and on every balancer that has the same backends."),
     key(Section::Service, "freebind", Kind::Boolean { default: false }, "true",
         "Bind addresses that are not on this host yet. For all of `listen`."),
     key(Section::Service, "backlog", integer(1, 4_096, 1_000_000, "connections"), "4096",
         "Accept queue of each worker; the kernel caps it at net.core.somaxconn. For all of `listen`."),
+    key(Section::Service, "source", other("string or array", "`\"client\"`, or IP addresses of this host, at most 64", "chosen by the kernel"), "\"client\"",
+        "The address that backends see as the peer's. `client`: the client's own (IP_TRANSPARENT), as behind LVS; then backends must send their answers to clients through this host, which `deploy/transparent-routes` sets up, and since checks come from this host's own address, a route that is missing shows as time-outs of connects only. Several addresses take turns, those of the backend's family: each gives another range of ports."),
+    key(Section::Service, "send_proxy", Kind::Choice { words: &["none", "v1", "v2"] }, "\"v2\"",
+        "Begin connections to backends with a PROXY protocol header of this version, which tells them the client's address: `v1` a line of text, `v2` binary and with the connection's unique id. Backends must expect it. Checks do not send it."),
+    key(Section::Service, "connect_on", Kind::Choice { words: &["accept", "data"] }, "\"data\"",
+        "When a backend is connected to: as soon as the client is there, or when it has sent something. Many protocols let the server speak first: they need `accept`."),
+    key(Section::Service, "framing", Kind::Choice { words: &["none", "mllp"] }, "\"mllp\"",
+        "How the stream is cut into what is written at once. `none`: as it comes. `mllp`: each frame (0x0B ... 0x1C 0x0D) in one write, in both directions, for receivers that take each read as one message."),
+    key(Section::Service, "frame_max", Kind::Size { min: 1 << 10, max: 64 << 20, default: 1 << 20 }, "\"1MiB\"",
+        "Longest frame of `framing`. A longer one ends the connection. Only with `framing = \"mllp\"`."),
+    key(Section::Service, "allow", other("network or array of networks", "1 to 1024 entries", "everybody"), "[\"10.0.0.0/8\", \"fd00::/8\"]",
+        "Only clients in these networks may connect; an address alone is a network of one. For each of `listen`."),
+    key(Section::Service, "deny", other("network or array of networks", "at most 1024 entries", "nobody"), "\"192.0.2.7\"",
+        "Clients in these networks may not connect, also where `allow` has them. For each of `listen`."),
+    key(Section::Service, "max_connections", number(1, CONNECTIONS_MAX, "connections", "none"), "10000",
+        "Connections at a time, over all workers, for each address of `listen` by itself; further ones are reset. Exact from above: never more; while several workers accept at the limit at the same instant, one may be refused although there is room for it. The backends' own limit is `backend_max_connections`."),
+    key(Section::Service, "rate", number(1, RATE_MAX, "connections a second", "none"), "500",
+        "New connections a second in the long run, all sources together, over all workers, for each address of `listen` by itself. Exact."),
+    key(Section::Service, "rate_burst", number(1, RATE_MAX, "connections", "`rate`"), "1000",
+        "New connections that may come at once after a quiet time. Exact, as `rate` is."),
+    key(Section::Service, "source_rate", number(1, RATE_MAX, "connections a second", "none"), "20",
+        "New connections a second of one source: an IPv4 address, or the first 64 bits of an IPv6 address; over all workers, for each address of `listen` by itself. Exact while the sources that come at the same time fit the table (`limits.sources`)."),
+    key(Section::Service, "source_burst", number(1, RATE_MAX, "connections", "`source_rate`"), "100",
+        "New connections of one source that may come at once after a quiet time. Exact as `source_rate` is."),
+    key(Section::Service, "accept_proxy", other("network or array of networks", "at most 1024 entries", "nobody"), "[\"10.0.0.0/30\"]",
+        "Peers that are trusted: their connections must begin with a PROXY protocol header, version 1 or 2. The address in it then counts as the client's, also for `allow`, `deny` and `source_rate`. Those of others are clients' own. For each of `listen`."),
     key(Section::Service, "require", other("string or integer", "`\"any\"`, `\"all\"`, a number, or a share such as `\"50%\"`", "`\"any\"`"), "\"all\"",
         "How many backends must be healthy for the service to take connections at all. Backends with `backup` do not count. Except with `any`, a backend that was not checked yet counts as not healthy."),
     key(Section::Service, "sorry", other("name", "another `[services.NAME]`", "none: connections are refused"), "\"maintenance\"",
@@ -197,6 +249,12 @@ pub(crate) const KEYS: &[Key] = &[
         "Failed connects in a row to a backend, over all workers, that are taken as evidence against it; 0 = none are."),
     key(Section::Service, "connect", other("section", "", ""), "{ timeout = \"5s\", attempts = 3 }",
         "See `[services.NAME.connect]`."),
+    key(Section::Service, "timeouts", other("section", "", ""), "{ idle = \"1h\" }",
+        "See `[services.NAME.timeouts]`."),
+    key(Section::Service, "keepalive", other("section", "", ""), "{ idle = \"30s\" }",
+        "See `[services.NAME.keepalive]`."),
+    key(Section::Service, "queue", other("section", "", ""), "{ length = 100, timeout = \"5s\" }",
+        "See `[services.NAME.queue]`."),
 
     key(Section::Listen, "address", other("address", "IPv4 or IPv6, with port", "required"), "\"10.0.0.1:80\"",
         "Where connections come in."),
@@ -204,9 +262,48 @@ pub(crate) const KEYS: &[Key] = &[
         "As the service's, for this address."),
     key(Section::Listen, "backlog", integer(1, 4_096, 1_000_000, "connections"), "4096",
         "As the service's, for this address."),
+    key(Section::Listen, "allow", other("network or array of networks", "1 to 1024 entries", "the service's"), "[\"10.0.0.0/8\", \"fd00::/8\"]",
+        "As the service's, for this address."),
+    key(Section::Listen, "deny", other("network or array of networks", "at most 1024 entries", "the service's"), "\"192.0.2.7\"",
+        "As the service's, for this address."),
+    key(Section::Listen, "max_connections", number(1, CONNECTIONS_MAX, "connections", "the service's"), "10000",
+        "As the service's, for this address."),
+    key(Section::Listen, "rate", number(1, RATE_MAX, "connections a second", "the service's"), "500",
+        "As the service's, for this address."),
+    key(Section::Listen, "rate_burst", number(1, RATE_MAX, "connections", "the service's, else `rate`"), "1000",
+        "As the service's, for this address."),
+    key(Section::Listen, "source_rate", number(1, RATE_MAX, "connections a second", "the service's"), "20",
+        "As the service's, for this address."),
+    key(Section::Listen, "source_burst", number(1, RATE_MAX, "connections", "the service's, else `source_rate`"), "100",
+        "As the service's, for this address."),
+    key(Section::Listen, "accept_proxy", other("network or array of networks", "at most 1024 entries", "the service's"), "[\"10.0.0.0/30\"]",
+        "As the service's, for this address."),
 
     key(Section::Connect, "timeout", duration(ms(1), s(5), s(300)), "\"5s\"",
         "For one attempt."),
     key(Section::Connect, "attempts", integer(1, 3, 16, "backends"), "3",
         "Backends tried for one connection, the first included."),
+
+    key(Section::Timeouts, "handshake", duration(ms(1), s(5), s(300)), "\"5s\"",
+        "From accept to a whole PROXY protocol header (`accept_proxy`)."),
+    key(Section::Timeouts, "idle", duration(s(0), s(3_600), MONTH), "\"1h\"",
+        "Without a byte in either direction; `\"0s\"` = never. OpenHIM never ends an idle connection by itself: this is where it happens."),
+    key(Section::Timeouts, "half_closed", duration(s(0), s(300), MONTH), "\"5m\"",
+        "Without a byte in either direction once one side has ended its own; `\"0s\"` = never."),
+    key(Section::Timeouts, "total", duration(s(0), s(0), MONTH), "\"12h\"",
+        "From accept to the end, whatever happens on it; `\"0s\"` = never."),
+
+    key(Section::Keepalive, "idle", duration(s(0), s(60), KEEPALIVE_MAX), "\"60s\"",
+        "Quiet time before the first probe (TCP_KEEPIDLE), in whole seconds; `\"0s\"` = no probes."),
+    key(Section::Keepalive, "interval", duration(s(1), s(10), KEEPALIVE_MAX), "\"10s\"",
+        "Between two probes (TCP_KEEPINTVL), in whole seconds."),
+    key(Section::Keepalive, "probes", integer(1, 6, 127, "probes"), "6",
+        "Unanswered probes that end the connection (TCP_KEEPCNT)."),
+    key(Section::Keepalive, "user_timeout", duration(s(0), s(0), DAY), "\"30s\"",
+        "Sent data that nobody has acknowledged for this long ends the connection (TCP_USER_TIMEOUT); `\"0s\"` = the kernel's own, about 15 minutes. Where it is set the kernel also lets it decide, in place of `probes`, when unanswered probes end the connection."),
+
+    key(Section::Queue, "length", integer(0, 1_024, 1_000_000, "connections"), "100",
+        "How many may wait, over all workers; 0 = none. Exact from above: never more; while several workers queue at the limit at the same instant, one may be refused although there is room."),
+    key(Section::Queue, "timeout", duration(ms(1), s(5), s(3_600)), "\"5s\"",
+        "For how long a connection may wait; then it is given up."),
 ];

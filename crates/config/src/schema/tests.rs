@@ -1,9 +1,12 @@
+use std::net::SocketAddr;
+
 use evenkeel_plan::{
-    CheckKind, CheckSpec, ConnectSpec, Globals, ListenerSpec, LogFormat, LogLevel, PolicySpec,
+    BackendName, BackendSpec, CheckKind, CheckSpec, Globals, ListenerSpec, ServiceSpec,
 };
 
 use super::*;
 use crate::parse;
+use crate::value::{DurationText, SizeText};
 
 /// A configuration in which `line` is the only thing of interest.
 fn around(section: Section, line: &str) -> String {
@@ -19,6 +22,12 @@ fn around(section: Section, line: &str) -> String {
         ""
     } else {
         "address = \"127.0.0.1:8001\", "
+    };
+    let with = match line.split(' ').next().unwrap_or("") {
+        "rate_burst" => "rate = 1",
+        "source_burst" => "source_rate = 1",
+        "frame_max" => "framing = \"mllp\"",
+        _ => "",
     };
     match section {
         Section::Root if line.starts_with("version") => format!("{line}\n{service}"),
@@ -45,7 +54,7 @@ fn around(section: Section, line: &str) -> String {
             };
             let maintenance = "[services.maintenance]\nlisten = \"127.0.0.1:8003\"\nbackends = [\"10.0.0.9:80\"]\n";
             format!(
-                "version = 1\n{service}{maintenance}{pools}[services.t]\n{listen}{backends}{line}\n"
+                "version = 1\n{service}{maintenance}{pools}[services.t]\n{listen}{backends}{with}\n{line}\n"
             )
         }
         Section::Backend => format!(
@@ -81,9 +90,12 @@ fn around(section: Section, line: &str) -> String {
             )
         }
         Section::Listen => format!(
-            "version = 1\n{service}[services.t]\nbackends = [\"10.0.0.2:80\"]\nlisten = [{{ {listen}{line} }}]\n"
+            "version = 1\n{service}[services.t]\nbackends = [\"10.0.0.2:80\"]\n{with}\nlisten = [{{ {listen}{line} }}]\n"
         ),
-        Section::Connect => format!("version = 1\n{service}[services.s.connect]\n{line}\n"),
+        Section::Connect | Section::Timeouts | Section::Keepalive | Section::Queue => {
+            let title = section.title().replace("NAME", "s");
+            format!("version = 1\n{service}{title}\n{line}\n")
+        }
         Section::Metrics if line.starts_with("public") => {
             format!("version = 1\n{service}[metrics]\nlisten = \"127.0.0.1:1\"\n{line}\n")
         }
@@ -107,6 +119,97 @@ fn every_key_is_read_its_example_accepted_and_a_wrong_type_refused() {
             .iter()
             .any(|problem| problem.line == line + 1 && problem.message.contains("found a date"));
         assert!(found, "{key:?}\n{text}\n{errors}");
+    }
+}
+
+/// Values of `kind` as they are written: the smallest and the largest, and those beyond them.
+fn bounds(kind: Kind) -> Option<(Vec<String>, Vec<String>)> {
+    let integers = |min: u32, max: u32| {
+        let texts = |numbers: [i64; 2]| numbers.map(|number| number.to_string()).to_vec();
+        let (min, max) = (i64::from(min), i64::from(max));
+        (texts([min, max]), texts([min - 1, max + 1]))
+    };
+    let quoted = |text: String| format!("\"{text}\"");
+    match kind {
+        Kind::Integer { min, max, .. } | Kind::Number { min, max, .. } => Some(integers(min, max)),
+        Kind::Duration { min, max, .. } => {
+            let text = |duration| quoted(DurationText(duration).to_string());
+            let beyond = min.checked_sub(ms(1)).into_iter().chain([max + ms(1)]);
+            Some((vec![text(min), text(max)], beyond.map(text).collect()))
+        }
+        Kind::Size { min, max, .. } => {
+            let text = |size| quoted(SizeText(size).to_string());
+            Some((
+                vec![text(min), text(max)],
+                vec![text(min - 1), text(max + 1)],
+            ))
+        }
+        Kind::Percent { max, .. } => {
+            let text = |share: u8| quoted(format!("{share}%"));
+            Some((vec![text(0), text(max)], vec![text(max + 1)]))
+        }
+        Kind::Boolean { .. } | Kind::Choice { .. } | Kind::Other { .. } => None,
+    }
+}
+
+/// What a bound means together with other keys is not looked at: only whether it counts as out of range.
+#[test]
+fn every_range_has_its_bounds_and_nothing_beyond() {
+    let refused = |key: &Key, value: &str| {
+        let written = format!("{} = {value}", key.name);
+        let text = around(key.section, &written);
+        let line = text.lines().position(|line| line.contains(&written));
+        let line = line.unwrap();
+        let errors = parse("x", &text).err();
+        let problems = errors.iter().flat_map(|errors| errors.problems());
+        let mut here = problems.filter(|problem| problem.line == line + 1);
+        here.any(|p| {
+            p.message.contains("out of range") || p.message.contains("not a share in range")
+        })
+    };
+    let mut count = 0;
+    for key in KEYS {
+        let Some((good, bad)) = bounds(key.kind) else {
+            continue;
+        };
+        for value in good {
+            assert!(!refused(key, &value), "{key:?} {value}");
+        }
+        for value in bad {
+            assert!(refused(key, &value), "{key:?} {value}");
+        }
+        count += 1;
+    }
+    assert!(count >= 50, "{count}");
+}
+
+#[test]
+fn every_word_is_accepted() {
+    for key in KEYS.iter().filter(|key| key.section != Section::Check) {
+        let Kind::Choice { words } = key.kind else {
+            continue;
+        };
+        for word in words {
+            let text = around(key.section, &format!("{} = \"{word}\"", key.name));
+            assert!(parse("x", &text).is_ok(), "{key:?} {word}");
+        }
+    }
+}
+
+#[test]
+fn synonyms_lead_to_keys_and_words_that_are_there() {
+    for (theirs, ours) in SYNONYMS {
+        assert!(KEYS.iter().any(|key| key.name == *ours), "{theirs} {ours}");
+    }
+    let known = |ours: &str| {
+        let access = ["off", "logfmt"].contains(&ours);
+        access
+            || KEYS
+                .iter()
+                .any(|key| matches!(key.kind, Kind::Choice { words } if words.contains(&ours)))
+    };
+    for (theirs, ours) in WORD_SYNONYMS {
+        assert!(known(ours), "{theirs} {ours}");
     }
 }
 
@@ -139,25 +242,21 @@ fn names_are_unique_in_their_section() {
 #[test]
 fn defaults_are_those_of_the_plan() {
     let text = "version = 1\n[services.s]\nlisten = \"127.0.0.1:8000\"\nbackends = [\"10.0.0.2:80\"]\n\
-                connect = {}\n[drain]\n[log]\n[limits]\n[watchdog]\n[resolve]\n[metrics]\n";
+                connect = {}\ntimeouts = {}\nkeepalive = {}\nframing = \"none\"\n[drain]\n[log]\n[access_log]\n[limits]\n[watchdog]\n[resolve]\n[metrics]\n";
     let loaded = parse("x", text).unwrap();
     let globals = Globals::default();
-    assert_eq!(globals.log.level, LogLevel::Info);
-    assert_eq!(globals.log.format, LogFormat::Human);
     assert_eq!(loaded.spec.globals, globals);
     let service = &loaded.spec.services[0];
-    assert_eq!(service.connect, ConnectSpec::default());
-    let address = "127.0.0.1:8000".parse().unwrap();
-    let listener = ListenerSpec {
-        address,
-        freebind: false,
-        backlog: 4_096,
+    let backend = BackendSpec {
+        check: Some(CheckSpec::of(CheckKind::Tcp).into()),
+        ..BackendSpec::at(
+            BackendName::new("10.0.0.2-80").unwrap(),
+            "10.0.0.2:80".parse::<SocketAddr>().unwrap().into(),
+        )
     };
-    assert_eq!(service.listeners, [listener]);
-    assert_eq!(service.policy, PolicySpec::default());
-    let check = service.backends[0].check.as_deref();
-    assert_eq!(check, Some(&CheckSpec::of(CheckKind::Tcp)));
-    assert!(!service.backends[0].backup);
+    let listener = ListenerSpec::at("127.0.0.1:8000".parse().unwrap());
+    let expected = ServiceSpec::new(service.name.clone(), vec![listener], vec![backend]);
+    assert_eq!(*service, expected);
 }
 
 #[test]

@@ -12,9 +12,9 @@ use evenkeel_control::child::{
     Descriptor, Event, FromChild, GateReport, Hello, OrphanRule, Report, Resolved, ToChild,
 };
 use evenkeel_plan::{
-    Address, BackendCell, BackendName, BackendSpec, CheckKind, CheckSpec, ConnectSpec, Globals,
-    ListenerCell, ListenerSpec, LogLevel, Plan, PolicySpec, Scheduler, Sealed, ServiceCell,
-    ServiceName, ServiceRecord, ServiceSpec, SlotIdx,
+    Address, BackendCell, BackendName, BackendSpec, CheckKind, CheckSpec, Globals, ListenerCell,
+    ListenerSpec, LogLevel, Plan, PolicySpec, Sealed, ServiceCell, ServiceName, ServiceRecord,
+    ServiceSpec, SlotIdx,
 };
 use evenkeel_scoreboard::{Capacities, HealthState, Scoreboard};
 
@@ -75,27 +75,19 @@ pub(crate) fn placed(
 ) -> Arc<Sealed> {
     Arc::new(Sealed::new(ServiceRecord {
         spec: ServiceSpec {
-            name: ServiceName::new(name).unwrap(),
-            listeners: vec![ListenerSpec {
-                address: "127.0.0.1:0".parse().unwrap(),
-                freebind: false,
-                backlog: 1,
-            }],
-            scheduler: Scheduler::Rr,
-            pool: None,
-            backends: backends
-                .iter()
-                .zip(addresses)
-                .map(|((name, .., check), address)| BackendSpec {
-                    name: BackendName::new(*name).unwrap(),
-                    address,
-                    weight: 1,
-                    backup: false,
-                    check: check.clone().map(Arc::new),
-                })
-                .collect(),
-            connect: ConnectSpec::default(),
             policy,
+            ..ServiceSpec::new(
+                ServiceName::new(name).unwrap(),
+                vec![ListenerSpec::at("127.0.0.1:0".parse().unwrap())],
+                backends
+                    .iter()
+                    .zip(addresses)
+                    .map(|((name, .., check), address)| BackendSpec {
+                        check: check.clone().map(Arc::new),
+                        ..BackendSpec::at(BackendName::new(*name).unwrap(), address)
+                    })
+                    .collect(),
+            )
         },
         cell: ServiceCell(cell),
         listener_cells: vec![ListenerCell(cell)],
@@ -128,6 +120,7 @@ pub(crate) fn board() -> (Scoreboard, OwnedFd) {
         services: 8,
         listeners: 8,
         backends: 16,
+        sources: 4,
     })
     .unwrap()
 }
@@ -168,6 +161,7 @@ impl Supervisor {
             parity: 0,
             cpu: None,
             become_user: None,
+            keep_net_raw: false,
             orphan,
             supervisor: std::process::id(),
         };

@@ -15,6 +15,7 @@
 
 mod couchdb;
 mod dns;
+mod echo;
 mod http;
 mod loopback;
 mod openhim;
@@ -23,6 +24,7 @@ mod speaker;
 
 pub use couchdb::CouchDb;
 pub use dns::{Dns, Zone};
+pub use echo::Echo;
 pub use loopback::loopback;
 pub use openhim::{Heartbeat, OpenHim};
 pub use speaker::{Speaker, Speech, http_line};
@@ -38,6 +40,7 @@ pub fn run() {
         "couchdb" => Box::new(couchdb::Node::new()),
         "openhim" => Box::new(openhim::Core::new()),
         "dns" => Box::new(dns::Server::new()),
+        "echo" => Box::new(echo::Server::new()),
         "speaker" => Box::new(speaker::Server::new()),
         other => panic!("there is no double called {other}"),
     });

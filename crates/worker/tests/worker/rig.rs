@@ -191,32 +191,30 @@ impl Service {
     }
 
     fn seal(&self) -> Arc<Sealed> {
-        let listener = |&(_, address): &(u32, SocketAddr)| ListenerSpec {
-            address,
-            freebind: false,
-            backlog: 128,
+        let listener = |&(_, address): &(u32, SocketAddr)| ListenerSpec::at(address);
+        let address = || Address::Name {
+            host: "backend.example".to_owned(),
+            port: 1,
         };
+        let name = |cell: u32| BackendName::new(format!("b{cell}")).unwrap();
         let backend = |backend: &Backend| BackendSpec {
-            name: BackendName::new(format!("b{}", backend.cell)).unwrap(),
-            address: Address::Name {
-                host: "backend.example".to_owned(),
-                port: 1,
-            },
             weight: backend.weight,
             backup: backend.backup,
             check: backend
                 .check
                 .clone()
                 .map(|kind| Arc::new(CheckSpec::of(kind))),
+            ..BackendSpec::at(name(backend.cell), address())
         };
         let spec = ServiceSpec {
-            name: ServiceName::new(self.name).unwrap(),
-            listeners: self.listeners.iter().map(listener).collect(),
             scheduler: self.scheduler,
-            pool: None,
-            backends: self.backends.iter().map(backend).collect(),
-            connect: self.connect,
+            connect: self.connect.clone(),
             policy: self.policy.clone(),
+            ..ServiceSpec::new(
+                ServiceName::new(self.name).unwrap(),
+                self.listeners.iter().map(listener).collect(),
+                self.backends.iter().map(backend).collect(),
+            )
         };
         Arc::new(Sealed::new(ServiceRecord {
             spec,
@@ -268,6 +266,7 @@ impl Rig {
             services: 8,
             listeners: 8,
             backends: 32,
+            sources: 64,
         };
         let (board, memory) = Scoreboard::create(capacities).unwrap();
         board.set(evenkeel_scoreboard::GlobalCount::SlotsUsed, 1);
@@ -297,6 +296,7 @@ impl Rig {
             parity: 0,
             cpu: None,
             become_user: None,
+            keep_net_raw: false,
             orphan,
             supervisor: std::process::id(),
         };

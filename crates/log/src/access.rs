@@ -1,0 +1,14 @@
+//! The access log: one line for each connection, at its end.
+//!
+//! ```text
+//! Record --Formatter--> batch of lines --one packet--> [line channel] --> Writer --> access output
+//!                         sent when it is full, by flush() and at the end
+//! ```
+
+mod batch;
+mod format;
+mod record;
+
+pub use batch::{AccessLog, BATCH_BYTES};
+pub use format::Formatter;
+pub use record::{End, Phase, Record, Side};

@@ -1,0 +1,106 @@
+//! Clients that have sent nothing yet, where a backend is connected to only then. One that is idle is parked: 56 bytes are kept
+//! of it, beside its place and its socket's entry.
+
+use std::future::poll_fn;
+use std::io::ErrorKind;
+use std::rc::Rc;
+use std::task::Poll;
+
+use evenkeel_net::Stream;
+use evenkeel_net::park::Sockets;
+use tokio::task::{coop, spawn_local};
+
+use crate::connection::{Connection, Suspended};
+use crate::outcome::Outcome;
+use crate::worker::{Worker, serve};
+
+/// A connection that waits without a task.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    connection: Suspended,
+    client: Stream,
+}
+
+const _: () = assert!(size_of::<Option<Waiting>>() <= 56);
+
+impl Sockets for Waiting {
+    fn each(&self, each: &mut dyn FnMut(&Stream)) {
+        each(&self.client);
+    }
+}
+
+/// Waits until the client has sent something, or ended its direction without: what to do with that is the backend's business.
+/// `None` when it has ended, or was parked.
+pub(crate) async fn wait_for_data(
+    connection: Connection,
+    client: Stream,
+) -> Option<(Connection, Stream)> {
+    let worker = Rc::clone(&connection.worker);
+    let connections = &worker.connections;
+    let number = connection.number();
+    let (mut connection, mut client) = (connection, client);
+    loop {
+        connections.waits(number, client.token());
+        let stirred = poll_fn(|cx| {
+            if client.poll_reset(cx).is_ready() {
+                return Poll::Ready(Some(Err(Outcome::ClientGone)));
+            }
+            if client.poll_readable(cx).is_ready() {
+                return Poll::Ready(Some(Ok(())));
+            }
+            match connections.may_park(number) {
+                true => Poll::Ready(None),
+                false => Poll::Pending,
+            }
+        });
+        match stirred.await {
+            Some(Ok(())) => match client.try_peek(&mut [0]) {
+                // A header that was taken off leaves it open whether there is anything behind it.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
+                Ok(_) => {
+                    connections.has_waited(number);
+                    return Some((connection, client));
+                }
+                Err(_) => {
+                    connection.end(Outcome::ClientGone);
+                    return None;
+                }
+            },
+            Some(Err(outcome)) => {
+                connection.end(outcome);
+                return None;
+            }
+            None => {}
+        }
+        let waiting = Waiting {
+            connection: connection.suspend()?,
+            client,
+        };
+        match connections.park_waiting(number, waiting) {
+            Ok(()) => return None,
+            // The client has done something at this very moment.
+            Err(back) => {
+                connection = Connection::resume(&worker, back.connection);
+                client = back.client;
+            }
+        }
+    }
+}
+
+/// Gives those a task again whose clients have sent something, and ends those who have to end.
+pub(crate) async fn wake_waiting(worker: Rc<Worker>) {
+    loop {
+        coop::consume_budget().await;
+        let Waiting { connection, client } = worker.connections.stirred_waiting().await;
+        let connection = Connection::resume(&worker, connection);
+        let number = connection.number();
+        if worker.connections.sentence(number).is_some() {
+            // Closes its books before its socket is reset.
+            drop(connection);
+            continue;
+        }
+        worker.connections.waits(number, client.token());
+        let task = spawn_local(serve(connection, client));
+        worker.connections.running(number, task.abort_handle());
+    }
+}
