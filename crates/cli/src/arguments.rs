@@ -190,7 +190,7 @@ pub(crate) enum Command {
     /// Say why a backend is in its state: its last checks and answers, who drained it, what its service's policy says.
     #[command(after_help = WHY_HELP)]
     Why(Why),
-    /// Show what happened lately: health, policy, names, operators, reloads, processes.
+    /// Show what happened lately: health, policy, limits, names, operators, reloads, processes.
     #[command(after_help = EVENTS_HELP)]
     Events(Events),
     /// Start a daemon in front of three small servers on this host, and show what goes where.

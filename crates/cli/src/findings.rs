@@ -59,9 +59,22 @@ pub(crate) fn findings(status: &Status, now_unix: u64) -> Vec<Finding> {
             }
         }
     }
+    let refused: u64 = status.workers.iter().map(|w| w.refused).sum();
+    if refused > 0 {
+        let clients = text::count(refused, "client");
+        let limit = text::grouped(status.descriptor_limit);
+        tell(
+            false,
+            format!(
+                "{clients} refused so far: the last descriptors are kept in reserve for what runs (limit {limit}, `LimitNOFILE=`)"
+            ),
+        );
+    }
     let monitor = &status.monitor;
     let age = Duration::from_millis(monitor.age_ms);
-    if monitor.state != "live" {
+    if monitor.state == "ended" {
+        // As it should once the workers have.
+    } else if monitor.state != "live" {
         tell(
             false,
             format!(
@@ -255,7 +268,7 @@ fn worker_finding(worker: &WorkerStatus) -> Option<String> {
     let slot = worker.slot;
     let heartbeat = text::age(Duration::from_millis(worker.heartbeat_age_ms));
     let mut words = match worker.state.as_str() {
-        "live" | "retiring" => return None,
+        "live" | "retiring" | "ended" => return None,
         "late" => format!("worker {slot} has not turned for {heartbeat}"),
         "backing-off" => format!(
             "worker {slot} is not running: started again in a moment, after {}",

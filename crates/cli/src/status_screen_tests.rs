@@ -56,6 +56,7 @@ fn worker(slot: u16, pid: u32, state: &str) -> WorkerStatus {
         accepted: 123_456,
         adopted: 0,
         accept_exhausted: 0,
+        refused: 0,
         log_dropped: 0,
     }
 }
@@ -360,8 +361,11 @@ fn every_trouble_has_words() {
     let mut status = sample();
     status.services.clear();
     status.warnings = vec!["the last reload was refused: 2 errors\nfirst".to_owned()];
-    status.workers = vec![worker(0, 4202, "late")];
+    status.workers = vec![worker(0, 4202, "late"), worker(1, 0, "ended")];
+    status.workers[1].adopted_by = None;
     status.workers[0].accept_exhausted = 12;
+    status.workers[0].refused = 1_200;
+    status.workers[1].refused = 34;
     status.workers[0].log_dropped = 1;
     status.phase = "draining".to_owned();
     status.monitor.state = "backing-off".to_owned();
@@ -381,6 +385,7 @@ fn every_trouble_has_words() {
             "worker 0 has not turned for 31 ms",
             "worker 0 could not accept for lack of descriptors or memory, 12 times so far",
             "worker 0 dropped log lines, once so far",
+            "1,234 clients refused so far: the last descriptors are kept in reserve for what runs (limit 1,048,576, `LimitNOFILE=`)",
             "the monitor is backing-off: health verdicts stay as they were",
             "the last reload was refused 5 s ago: 2 errors first",
         ]

@@ -133,12 +133,25 @@ impl<'a> Fields<'a> {
 
     /// An integer that may be left out.
     pub(crate) fn number(&self, name: &'static str, sink: &mut Sink<'_>) -> Got<Option<u32>> {
-        let Kind::Number { min, max, .. } = self.schema(name).kind else {
+        let Kind::Number {
+            min, max, default, ..
+        } = self.schema(name).kind
+        else {
             unreachable!("{name} is a number in the table of keys");
         };
         let Some(node) = self.get(name) else {
             return self.absent(name, None);
         };
+        let is_zero = match node.value {
+            DeValue::Integer(number) => integer_of(number) == Some(0),
+            _ => false,
+        };
+        if is_zero && min > 0 {
+            // Elsewhere 0 stands for no limit.
+            let help = format!("from {min} to {max}; leave it out for {default}");
+            node.error(sink, "0 is out of range", help);
+            return node.got(None, None);
+        }
         let value = node.integer(sink, min, max);
         node.got(value.map(Some), None)
     }
@@ -344,6 +357,9 @@ impl<'a> Fields<'a> {
                 } else {
                     format!("perhaps `{name}`, which belongs in {sections}")
                 }
+            }
+            Suggestion::ConnectTimeout => {
+                "`connect.timeout` of the service: `connect = { timeout = \"2s\" }`".to_owned()
             }
             Suggestion::Port => "write the port into the address: `\"10.0.0.2:80\"`".to_owned(),
             Suggestion::Secret => {

@@ -10,6 +10,8 @@ pub(crate) enum Suggestion {
     Name(&'static str),
     /// This one, in other sections.
     Elsewhere(&'static str, String),
+    /// How long a connect may take, which is not among the timeouts.
+    ConnectTimeout,
     /// A port that has no key of its own.
     Port,
     /// A secret, which is never written in the file.
@@ -29,6 +31,10 @@ pub(crate) fn suggestion(section: Section, key: &str) -> Suggestion {
     if let Some(name) = synonyms().find(|name| names().any(|known| known == *name)) {
         return Suggestion::Name(name);
     }
+    let connect = ["connect", "connect_timeout", "timeout_connect"];
+    if section == Section::Timeouts && connect.contains(&key) {
+        return Suggestion::ConnectTimeout;
+    }
     if key == "port" && matches!(section, Section::Backend | Section::Listen) {
         return Suggestion::Port;
     }
@@ -44,6 +50,12 @@ pub(crate) fn suggestion(section: Section, key: &str) -> Suggestion {
             .collect();
         titles.join(" or ")
     };
+    // All limits are plural; the singular is a slip, whatever it means elsewhere (`source` does).
+    if section == Section::Limits
+        && let Some(name) = names().find(|name| name.strip_suffix('s') == Some(key))
+    {
+        return Suggestion::Name(name);
+    }
     let exact = KEYS.iter().find(|known| known.name == key);
     // What other programs call something of ours is more likely meant than our own word of that name elsewhere.
     if let Some(known) = exact.filter(|_| synonym.is_none()) {

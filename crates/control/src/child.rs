@@ -315,7 +315,7 @@ pub struct GateReport {
 pub struct Event {
     /// Unix milliseconds.
     pub at_ms: u64,
-    /// `health`, `policy`, `admin`, `reload`, `process`, `dns`.
+    /// `health`, `policy`, `limit`, `admin`, `reload`, `process`, `dns`.
     pub kind: String,
     /// What it is about: `service/backend`, `service`, `worker 0`, a name; empty = the daemon.
     pub subject: String,

@@ -198,7 +198,7 @@ pub struct LastReload {
 pub struct MonitorStatus {
     /// Process id, 0 = none now.
     pub pid: u32,
-    /// `starting`, `live`, `late`, `backing-off`.
+    /// `starting`, `live`, `late`, `backing-off`, `draining`, `ended`.
     pub state: String,
     /// Monitors started so far.
     pub incarnation: u64,
@@ -213,7 +213,7 @@ pub struct WorkerStatus {
     pub slot: u16,
     /// Process id, 0 = none now.
     pub pid: u32,
-    /// `starting`, `live`, `late`, `backing-off`, `retiring`.
+    /// `starting`, `live`, `late`, `backing-off`, `retiring`; `ended` when the daemon is draining and it is done.
     pub state: String,
     /// Workers started in this slot so far.
     pub incarnation: u64,
@@ -235,6 +235,9 @@ pub struct WorkerStatus {
     pub adopted: u64,
     /// Accepts that failed for lack of a resource.
     pub accept_exhausted: u64,
+    /// Clients refused because the last descriptors are kept for what runs. A daemon of before does not say.
+    #[serde(default)]
+    pub refused: u64,
     /// Log lines dropped.
     pub log_dropped: u64,
 }

@@ -6,6 +6,7 @@
 //!                        |-- Checker:   probes (evenkeel-health)
 //!                        |     `-> verdicts: cells, gates, bells (doorbells), log lines
 //!                        |-- traffic:   what workers count of backends, as evidence for or against them
+//!                        |-- refusals:  limits that begin to bite and cease to
 //!                        |-- Resolver:  names (evenkeel-resolve)
 //!                        |     `-> names: the new addresses, for the next plan
 //!                        |-- news:      what the supervisor is told; explain: what it asks
@@ -22,6 +23,7 @@ mod lines;
 mod names;
 mod news;
 mod plans;
+mod refusals;
 mod reload;
 mod run;
 mod traffic;

@@ -284,6 +284,7 @@ impl Monitor {
             self.use_secrets(None);
         }
         self.traffic.apply(&plan, &held, monotonic_ms());
+        self.refusals.apply(&plan, monotonic_ms());
         self.resolver.apply(&plan.globals.resolve, names::of(&plan));
         self.check(plans::backends(&plan), &HashMap::new());
         self.keep_only(&plan);

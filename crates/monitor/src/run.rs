@@ -24,6 +24,7 @@ use crate::lines::Lines;
 use crate::names::Names;
 use crate::news::News;
 use crate::plans::Decoded;
+use crate::refusals::Refusals;
 use crate::reload::Stage;
 use crate::traffic::{Finding, Traffic, What};
 use crate::verdicts::{Told, Verdicts};
@@ -120,6 +121,7 @@ pub(crate) struct Monitor {
     pub(crate) checker: Checker<Told>,
     pub(crate) resolver: Resolver<Names>,
     pub(crate) traffic: Traffic,
+    pub(crate) refusals: Refusals,
     /// Values of the secrets of the plan in force.
     pub(crate) secrets: HashMap<SecretSource, Result<Vec<u8>, String>>,
     pub(crate) endpoints: Endpoints,
@@ -181,6 +183,7 @@ impl Monitor {
             checker: Checker::new(Told(Rc::clone(&verdicts))),
             resolver: Resolver::new(names, Files::default()),
             traffic: Traffic::new(board),
+            refusals: Refusals::new(board),
             secrets: HashMap::new(),
             news,
             verdicts,
@@ -227,6 +230,7 @@ impl Monitor {
             Event::Report => {
                 self.lines.publish();
                 self.verdicts.tell_all();
+                self.look_at_refusals();
                 self.news.tell();
             }
             Event::News => {
@@ -329,6 +333,18 @@ impl Monitor {
                 What::WayBack(words) => self.verdicts.remark(cell, false, words),
                 What::Released => self.verdicts.left_out(cell, false, "tried again"),
             }
+        }
+    }
+
+    /// Tells of limits that have begun to bite, and of those that do not any more.
+    fn look_at_refusals(&mut self) {
+        for told in self.refusals.look(monotonic_ms()) {
+            let (service, words) = (&told.service, &told.words);
+            match told.is_warning {
+                true => tracing::warn!("service {service}: {words}"),
+                false => tracing::info!("service {service}: {words}"),
+            }
+            self.news.event("limit", service, words);
         }
     }
 

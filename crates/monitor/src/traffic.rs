@@ -69,15 +69,25 @@ struct Watched {
     address: Address,
     rule: Rule,
     passive: Passive,
-    connect_failures: Option<u64>,
+    before: Option<Sample>,
     /// Monotonic ms until which it is left out because it was when the monitor began.
     held_until_ms: Option<u64>,
     /// Connections to it come from clients' addresses.
     is_transparent: bool,
     /// Totals of connections when [`What::NoWayBack`] was said; `None` = it is not.
     no_way_back: Option<u64>,
-    /// In words, and when.
-    last: Option<(String, u64)>,
+    last: Option<Said>,
+}
+
+/// Evidence, for people.
+#[derive(Debug)]
+struct Said {
+    words: String,
+    at_ms: u64,
+    /// It speaks of resets, which connections that are made do not disprove.
+    of_resets: bool,
+    /// When connections were first made again, and not reset.
+    over_ms: Option<u64>,
 }
 
 impl Traffic {
@@ -120,7 +130,7 @@ impl Traffic {
                         address,
                         rule,
                         passive: Passive::default(),
-                        connect_failures: None,
+                        before: None,
                         held_until_ms: held.contains(&backend.cell).then_some(held_until_ms),
                         is_transparent,
                         no_way_back: None,
@@ -161,9 +171,15 @@ impl Traffic {
             return String::new();
         };
         let mut parts = Vec::new();
-        if let Some((words, at_ms)) = &watched.last {
-            let age = now_ms.saturating_sub(*at_ms) / 1_000;
-            parts.push(format!("{words}, {age} s ago"));
+        if let Some(said) = &watched.last {
+            let age = |at_ms| now_ms.saturating_sub(at_ms) / 1_000;
+            parts.push(format!("{}, {} s ago", said.words, age(said.at_ms)));
+            if let Some(over_ms) = said.over_ms {
+                let since = age(over_ms);
+                parts.push(format!(
+                    "connections are made again, the first {since} s ago"
+                ));
+            }
         }
         let until_ms = watched.passive.ejected_until_ms().or(watched.held_until_ms);
         if let Some(until_ms) = until_ms {
@@ -183,7 +199,7 @@ impl Watched {
             connections: sum(BackendCount::Connections),
             resets: sum(BackendCount::Resets),
         };
-        let before = self.connect_failures.replace(sample.connect_failures);
+        let before = self.before.replace(sample);
         let (passive, evidence) = self.passive.step(sample, self.rule, now_ms);
         self.passive = passive;
         let no_way_back = evidence.and_then(|evidence| self.no_way_back(board, evidence));
@@ -195,16 +211,35 @@ impl Watched {
                 what,
             });
         };
-        let has_failed = before.is_some_and(|before| sample.connect_failures > before);
+        let has_failed =
+            before.is_some_and(|before| sample.connect_failures > before.connect_failures);
         if has_failed && self.address.name().is_some() {
             find(What::Unreachable(self.address.clone()));
+        }
+        if let (Some(said), Some(before)) = (&mut self.last, before) {
+            let made = sample.connections.saturating_sub(before.connections);
+            let resets = match said.of_resets {
+                true => sample.resets.saturating_sub(before.resets),
+                false => 0,
+            };
+            if made > resets {
+                said.over_ms.get_or_insert(now_ms);
+            }
         }
         if let Some(evidence) = evidence {
             let words = match no_way_back {
                 Some(hint) => format!("{evidence}; {hint}"),
                 None => evidence.to_string(),
             };
-            self.last = Some((words.clone(), now_ms));
+            self.last = Some(Said {
+                words: words.clone(),
+                at_ms: now_ms,
+                of_resets: matches!(
+                    evidence,
+                    Evidence::Doubt(rows) | Evidence::Eject { rows, .. } if rows.resets > 0
+                ),
+                over_ms: None,
+            });
             find(What::Evidence { evidence, words });
         }
         match self.no_way_back {

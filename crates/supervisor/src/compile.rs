@@ -6,7 +6,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use evenkeel_config::{ConfigErrors, Difference, Loaded};
+use evenkeel_config::{Change, ConfigErrors, Difference, Loaded};
 use evenkeel_control::child::Secrets;
 use evenkeel_control::operator::Answer;
 use evenkeel_plan::{Plan, Spec};
@@ -178,10 +178,7 @@ impl Supervisor {
             changes.push("the access log's file was opened anew".to_owned());
         }
         if loaded.spec.globals.limits != self.spec.globals.limits {
-            return Err(
-                "`limits` are fixed for the life of the supervisor: restart it to change them"
-                    .to_owned(),
-            );
+            return Err(fixed(&difference));
         }
         // Some may have become idle since.
         self.free_cells();
@@ -255,5 +252,40 @@ impl Supervisor {
             generation,
             settings: self.state.settings,
         }
+    }
+}
+
+/// Why a reload that changes `[limits]` is refused, with the keys that it would change.
+fn fixed(difference: &Difference) -> String {
+    let changed = difference.changes.iter().filter_map(|change| match change {
+        Change::Setting { key, from, to } if key.starts_with("limits.") => {
+            Some(format!("`{key}` ({from} -> {to})"))
+        }
+        _ => None,
+    });
+    let changed: Vec<_> = changed.collect();
+    let keys = changed.join(", ");
+    format!("{keys}: `limits` are fixed for the life of the supervisor: restart it to change them")
+}
+
+#[cfg(test)]
+mod tests {
+    use evenkeel_plan::Globals;
+
+    use super::*;
+
+    #[test]
+    fn a_refused_change_of_limits_names_what_would_change() {
+        let before = Spec {
+            globals: Globals::default(),
+            services: Vec::new(),
+        };
+        let mut after = before.clone();
+        after.globals.allow_exec = true;
+        after.globals.limits.sources = 4_096;
+        assert_eq!(
+            fixed(&Difference::between(&before, &after)),
+            "`limits.sources` (65536 -> 4096): `limits` are fixed for the life of the supervisor: restart it to change them"
+        );
     }
 }

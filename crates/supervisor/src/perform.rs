@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use evenkeel_config::DurationText;
 use evenkeel_control::child::{
     Descriptor, FromChild, GateReport, Hello, OrphanRule, Report, Resolved, Secrets, ToChild,
 };
@@ -475,8 +476,8 @@ impl Supervisor {
             }
             Action::Stopping => {
                 tracing::info!(
-                    delay = ?self.state.settings.drain_delay,
-                    deadline = ?self.state.settings.drain_deadline,
+                    delay = %DurationText(self.state.settings.drain_delay),
+                    deadline = %DurationText(self.state.settings.drain_deadline),
                     "stopping"
                 );
                 self.store.notify(&[NotifyState::Stopping]);
@@ -899,12 +900,22 @@ impl Supervisor {
             let cells = self.board.slot(SlotIdx(index));
             let child = self.children.get(Who::Worker(SlotIdx(index)));
             cells.set_pid(child.map_or(0, |child| child.pid));
-            cells.set_state(slot_state(slot, now));
+            cells.set_state(slot_state(self.state.phase, slot, now));
         }
     }
 }
 
-pub(crate) fn slot_state(slot: &Slot, now: Duration) -> SlotState {
+/// Whether the slot's worker has ended and none follows it, because the daemon is draining.
+pub(crate) fn has_ended(phase: Phase, slot: &Slot) -> bool {
+    matches!(phase, Phase::Draining | Phase::Ended)
+        && slot.phase != SlotPhase::Closed
+        && matches!(slot.child.phase, ChildPhase::Absent { .. })
+}
+
+pub(crate) fn slot_state(phase: Phase, slot: &Slot, now: Duration) -> SlotState {
+    if has_ended(phase, slot) {
+        return SlotState::Empty;
+    }
     match (slot.phase, slot.child.phase) {
         (SlotPhase::Retiring { .. } | SlotPhase::Closing, _) => SlotState::Retiring,
         (SlotPhase::Closed, ChildPhase::Absent { .. }) => SlotState::Empty,
@@ -974,4 +985,28 @@ fn reloading() -> Vec<NotifyState<'static>> {
     let mut state = vec![NotifyState::Reloading];
     state.extend(NotifyState::monotonic_usec_now());
     state
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_that_has_ended_in_a_drain_is_not_starting() {
+        let mut slot = Slot::new();
+        slot.phase = SlotPhase::Open;
+        let state = |phase, slot: &Slot| {
+            (
+                slot_state(phase, slot, Duration::ZERO),
+                has_ended(phase, slot),
+            )
+        };
+        assert_eq!(state(Phase::Running, &slot), (SlotState::Starting, false));
+        assert_eq!(state(Phase::Draining, &slot), (SlotState::Empty, true));
+        slot.child.phase = ChildPhase::Draining {
+            until: Duration::ZERO,
+        };
+        assert_eq!(state(Phase::Draining, &slot), (SlotState::Retiring, false));
+        assert!(!has_ended(Phase::Draining, &Slot::new()), "it never ran");
+    }
 }

@@ -12,8 +12,8 @@ use evenkeel_scoreboard::{
 use evenkeel_sys::clock::{monotonic_ms, unix_seconds};
 
 use crate::admin::Entry;
-use crate::life::{ChildPhase, Who};
-use crate::perform::{Supervisor, slot_state};
+use crate::life::{ChildPhase, Phase, Who};
+use crate::perform::{Supervisor, has_ended, slot_state};
 
 /// The monitor counts as late here when it has not turned for this long.
 const MONITOR_LATE_MS: u64 = 1_000;
@@ -61,7 +61,9 @@ impl Supervisor {
     fn monitor_status(&self) -> MonitorStatus {
         let now = self.began.elapsed();
         let age_ms = monotonic_ms().saturating_sub(self.board.get(GlobalCount::MonitorBeat));
+        let is_over = matches!(self.state.phase, Phase::Draining | Phase::Ended);
         let state = match self.state.monitor.phase {
+            ChildPhase::Absent { .. } if is_over => "ended",
             ChildPhase::Absent { not_before } if not_before > now => "backing-off",
             ChildPhase::Absent { .. } | ChildPhase::Started { .. } => "starting",
             ChildPhase::Live { .. } if age_ms < MONITOR_LATE_MS => "live",
@@ -83,14 +85,15 @@ impl Supervisor {
         slots
             .filter_map(|(index, slot)| {
                 let index = u16::try_from(index).ok()?;
-                let state = slot_state(slot, now);
+                let state = slot_state(self.state.phase, slot, now);
+                let has_ended = has_ended(self.state.phase, slot);
                 let cells = self.board.slot(SlotIdx(index));
                 let counts = self.board.row(SlotIdx(index), 0).worker();
                 let running = self.children.get(Who::Worker(SlotIdx(index)));
-                (state != SlotState::Empty).then(|| WorkerStatus {
+                (state != SlotState::Empty || has_ended).then(|| WorkerStatus {
                     slot: index,
                     pid: running.map_or(0, |running| running.pid),
-                    state: state.as_str().to_owned(),
+                    state: if has_ended { "ended" } else { state.as_str() }.to_owned(),
                     incarnation: cells.incarnation(),
                     crashes: cells.crashes(),
                     adopted_by: slot.adopted_by.map(|by| by.0),
@@ -101,6 +104,7 @@ impl Supervisor {
                     accepted: counts.get(WorkerCount::Accepted),
                     adopted: counts.get(WorkerCount::Adopted),
                     accept_exhausted: counts.get(WorkerCount::AcceptExhausted),
+                    refused: counts.get(WorkerCount::Refused),
                     log_dropped: counts.get(WorkerCount::LogDropped),
                 })
             })

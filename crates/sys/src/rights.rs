@@ -25,16 +25,7 @@ pub fn become_user(uid: u32, gid: u32, keep_net_raw: bool) -> io::Result<()> {
     if uid.is_root() {
         return Ok(());
     }
-    let kept = kept(keep_net_raw)?;
-    // Not inheritable, and so not ambient either: nothing that is executed from here has it.
-    rustix::thread::set_capabilities(
-        None,
-        CapabilitySets {
-            effective: kept,
-            permitted: kept,
-            inheritable: CapabilitySet::empty(),
-        },
-    )?;
+    keep_only(kept(keep_net_raw)?)?;
     rustix::thread::set_keep_capabilities(false)?;
     if rustix::thread::set_thread_uid(Uid::ROOT).is_ok() {
         return Err(io::Error::other("root could be regained"));
@@ -52,8 +43,12 @@ pub fn give_up_rights(keep_net_raw: bool) -> io::Result<()> {
     if rustix::process::geteuid().is_root() {
         return Ok(());
     }
-    let kept = kept(keep_net_raw)?;
-    // What is not inheritable any more is not ambient either (capabilities(7)).
+    keep_only(kept(keep_net_raw)?)
+}
+
+/// Gives up all but `kept`. Not inheritable any more, and so not ambient either (capabilities(7)): nothing that is executed from here
+/// has it.
+fn keep_only(kept: CapabilitySet) -> io::Result<()> {
     rustix::thread::set_capabilities(
         None,
         CapabilitySets {

@@ -17,6 +17,7 @@ use evenkeel_plan::{AdmissionSpec, ListenerCell, Network, RateSpec};
 use evenkeel_scoreboard::{ListenerCount, ListenerRow, RateCell, Scoreboard};
 use evenkeel_sys::clock;
 
+use crate::mix::mix;
 use crate::outcome::Outcome;
 
 /// A cell of the table of sources: 16 bits that tell the source, 48 bits of time in microseconds, which last nine years.
@@ -178,12 +179,4 @@ fn high_half(address: Ipv6Addr) -> u64 {
     let [a, b, c, d, e, f, g, h, ..] = address.octets();
     // Told from every IPv4 address.
     u64::from_be_bytes([a, b, c, d, e, f, g, h]) ^ (1 << 63 | 1 << 40)
-}
-
-/// Spreads the bits. Source: the finalizer of SplitMix64.
-fn mix(bits: u64) -> u64 {
-    let bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ bits >> 31
 }

@@ -9,7 +9,6 @@ use evenkeel_log::access::{AccessLog, Phase, Record};
 use evenkeel_net::Stream;
 use evenkeel_net::proxy_protocol::Header;
 use evenkeel_net::relay::{End, Meter};
-use evenkeel_plan::ConnectOn;
 use evenkeel_scoreboard::{
     BackendCount, Latency, ListenerCount, ServiceCount, ServiceRow, WorkerCount,
 };
@@ -34,8 +33,6 @@ pub(crate) struct Connection {
     pub(crate) backend: Option<Held>,
     /// The one before, which could not be reached: for the log.
     before: Option<Rc<BackendHandle>>,
-    /// Where it came in, while it waits for its client to send something.
-    waiting: Option<Rc<Listener>>,
     /// The way it came in.
     pub(crate) entrance: Rc<Entrance>,
     /// Where that backend was tried last.
@@ -75,15 +72,28 @@ struct Claim {
     destination: Option<Peer>,
 }
 
-/// A connection that waits for its client to send something, and has been idle.
+/// A connection that waits for its client to send something, and has been idle. It holds nothing of a plan, whose backends could
+/// not be forgotten while it does: its service is looked up again.
 #[derive(Debug)]
 pub(crate) struct Suspended {
-    listener: Rc<Listener>,
+    entrance: Rc<Entrance>,
     claim: Option<Box<Claim>>,
     client: Peer,
     number: Number,
     /// Monotonic ms, modulo [`SPAN_MS`].
     accepted_ms: u32,
+}
+
+impl Suspended {
+    /// Its number, for [`crate::connections::Connections`].
+    pub(crate) fn number(&self) -> Number {
+        self.number
+    }
+
+    /// Whether no plan has its service any more.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.entrance.is_abandoned()
+    }
 }
 
 /// 49 days: one that waits for longer has an age that is shorter by that.
@@ -153,7 +163,6 @@ impl Connection {
             backend: None,
             before: None,
             entrance: Rc::clone(entrance),
-            waiting: (entrance.connect_on == ConnectOn::Data).then(|| Rc::clone(listener)),
             endpoint: None,
             source: None,
             client: Peer::from(peer),
@@ -173,12 +182,16 @@ impl Connection {
     }
 
     /// What is kept of one that waits without a task. Its books stay open, and are closed by [`Self::resume`] and what follows:
-    /// it must not be dropped. `None`, and then it is over, when it does not wait.
+    /// it must not be dropped. `None`, and then it is over, when its service is in no plan any more.
     pub(crate) fn suspend(mut self) -> Option<Suspended> {
-        let listener = self.waiting.take()?;
+        if self.worker.service_of(&self.entrance).is_none() {
+            self.end(Outcome::Closed);
+            return None;
+        }
         self.is_suspended = true;
+        self.entrance.suspend();
         Some(Suspended {
-            listener,
+            entrance: Rc::clone(&self.entrance),
             claim: self.claim.take(),
             client: self.client,
             number: self.number,
@@ -186,26 +199,26 @@ impl Connection {
         })
     }
 
-    /// The connection again.
+    /// The connection again, with its service as the plan in force says it; as it was last when it is gone.
     pub(crate) fn resume(worker: &Rc<Worker>, suspended: Suspended) -> Self {
         let Suspended {
-            listener,
+            entrance,
             claim,
             client,
             number,
             accepted_ms,
         } = suspended;
+        let gone = entrance.resume();
         let now_ms = clock::monotonic_ms();
         let age_ms = (now_ms % SPAN_MS + SPAN_MS - u64::from(accepted_ms)) % SPAN_MS;
         Self {
             number,
             worker: Rc::clone(worker),
-            row: listener.service.row,
-            service: Some(Rc::clone(&listener.service)),
+            row: worker.row.service(entrance.service_cell),
+            service: gone.or_else(|| worker.service_of(&entrance)),
             backend: None,
             before: None,
-            entrance: Rc::clone(&listener.entrance),
-            waiting: Some(listener),
+            entrance,
             endpoint: None,
             source: None,
             client,
@@ -221,6 +234,13 @@ impl Connection {
             outcome: None,
             up: Cell::new(0),
             down: Cell::new(0),
+        }
+    }
+
+    /// Takes its service as the plan in force says it.
+    pub(crate) fn follow_plan(&mut self) {
+        if let Some(service) = &mut self.service {
+            *service = self.worker.now(service);
         }
     }
 
@@ -263,7 +283,6 @@ impl Connection {
     /// It has a backend: it needs nothing of the plan any more.
     pub(crate) fn forget_plan(&mut self) {
         self.service = None;
-        self.waiting = None;
         self.before = None;
     }
 

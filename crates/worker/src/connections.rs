@@ -282,6 +282,14 @@ impl Connections {
         Ok(())
     }
 
+    /// Makes [`Self::stirred_waiting`] give back all of those who are parked now.
+    pub(crate) fn stir_waiting(&self) {
+        let places = self.places.borrow();
+        let all = places.chunks.iter().flatten();
+        all.filter(|place| place.standing.get() == Standing::WaitingParked)
+            .for_each(|place| self.waiting.stir(Spot(place.place.get())));
+    }
+
     /// The next of those whose clients have done something, or who have to end.
     pub(crate) async fn stirred_waiting(&self) -> Waiting {
         self.waiting.next().await

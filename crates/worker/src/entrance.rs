@@ -1,17 +1,23 @@
 //! A listener as its connections know it: what they passed at the way in, and how long they may take. They hold it for life,
 //! and neither the plan nor the service.
+//!
+//! A client that has sent nothing may be parked for hours, over any number of plans, and has a service all that time. When a plan
+//! comes without that one, the entrance keeps it until the last of those clients is gone: it protects their books' cells.
 
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
-use evenkeel_plan::{ConnectOn, Framing, KeepaliveSpec, ListenerCell, ListenerRecord, ServiceSpec};
+use evenkeel_plan::{
+    ConnectOn, Framing, KeepaliveSpec, ListenerCell, ListenerRecord, ServiceCell, ServiceRecord,
+};
 use evenkeel_scoreboard::{ListenerCount, ListenerRow, Row, Scoreboard};
 
 use crate::admission::Admission;
 use crate::connections::{Connections, TimeLimits};
 use crate::outcome::Outcome;
+use crate::plan::{Service, View};
 
 /// The way into a service through one of its listeners, by one plan.
 #[derive(Debug)]
@@ -22,6 +28,8 @@ pub(crate) struct Entrance {
     pub(crate) address: SocketAddr,
     /// Name of the service.
     pub(crate) service: Box<str>,
+    /// The service's cells.
+    pub(crate) service_cell: ServiceCell,
     /// Who may come in.
     pub(crate) admission: Admission,
     /// For a PROXY protocol header.
@@ -37,21 +45,27 @@ pub(crate) struct Entrance {
     cell: ListenerCell,
     /// Connections of this worker that came in here and have not ended.
     count: Cell<u64>,
+    /// Those of them that are suspended, and hold no service.
+    suspended: Cell<u64>,
+    /// Their service, when no plan has it any more.
+    abandoned: RefCell<Option<Rc<Service>>>,
     /// The plan has no such listener any more, and its cells may become another's.
     is_gone: Cell<bool>,
 }
 
 impl Entrance {
     pub(crate) fn new(
-        service: &ServiceSpec,
+        record: &ServiceRecord,
         listener: ListenerRecord<'_>,
         row: Row,
         connections: &Connections,
     ) -> Self {
+        let service = &record.spec;
         Self {
             row: row.listener(listener.cell),
             address: listener.spec.address,
             service: service.name.as_str().into(),
+            service_cell: record.cell,
             admission: Admission::new(&listener.spec.admission, listener.cell),
             handshake: service.timeouts.handshake,
             limits: connections.limits(&service.timeouts),
@@ -60,6 +74,8 @@ impl Entrance {
             framing: service.framing,
             cell: listener.cell,
             count: Cell::new(0),
+            suspended: Cell::new(0),
+            abandoned: RefCell::default(),
             is_gone: Cell::new(false),
         }
     }
@@ -94,6 +110,35 @@ impl Entrance {
         }
     }
 
+    /// One of its connections lets go of its service, which is in force.
+    pub(crate) fn suspend(&self) {
+        self.suspended.set(self.suspended.get() + 1);
+    }
+
+    /// One of them is back. Its service, when no plan has that any more.
+    pub(crate) fn resume(&self) -> Option<Rc<Service>> {
+        self.suspended.set(self.suspended.get() - 1);
+        match self.suspended.get() {
+            0 => self.abandoned.take(),
+            _ => self.abandoned.borrow().clone(),
+        }
+    }
+
+    /// Whether no plan has the service of those who are suspended.
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.abandoned.borrow().is_some()
+    }
+
+    /// Keeps the service of those who are suspended, when `after` does not have it; whether it has just become so.
+    fn abandon(&self, before: &View, after: &View) -> bool {
+        let of = |view: &View| view.service_of(&self.service, self.service_cell).cloned();
+        if self.suspended.get() == 0 || self.is_abandoned() || of(after).is_some() {
+            return false;
+        }
+        self.abandoned.replace(of(before));
+        self.is_abandoned()
+    }
+
     fn go(&self) {
         if !self.is_gone.replace(true) {
             let others = self.row.get(ListenerCount::Active);
@@ -113,16 +158,20 @@ impl Entrances {
         self.0.borrow_mut().extend(new.iter().map(Rc::downgrade));
     }
 
-    /// Those of listeners that are not `named` any more are gone: what runs there counts no longer for them.
-    pub(crate) fn keep(&self, named: impl Fn(ListenerCell) -> bool) {
+    /// `after` takes the place of `before`. Those of listeners that it does not name are gone: what runs there counts no longer for
+    /// them. Whether it has left suspended connections without their service.
+    pub(crate) fn switch(&self, before: &View, after: &View) -> bool {
+        let mut is_abandoned = false;
         self.0.borrow_mut().retain(|entrance| {
             let Some(entrance) = entrance.upgrade() else {
                 return false;
             };
-            if !named(entrance.cell) {
+            if after.listener(entrance.cell).is_none() {
                 entrance.go();
             }
-            !entrance.is_gone.get()
+            is_abandoned |= entrance.abandon(before, after);
+            true
         });
+        is_abandoned
     }
 }

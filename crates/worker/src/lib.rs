@@ -26,6 +26,7 @@ mod drain;
 mod entrance;
 mod handle;
 mod handshake;
+mod mix;
 mod orphan;
 mod outcome;
 mod peer;

@@ -32,6 +32,7 @@ use evenkeel_sys::clock;
 
 use crate::connections::since;
 use crate::handle::Held;
+use crate::mix::mix;
 use crate::plan::Service;
 use crate::worker::Worker;
 
@@ -319,14 +320,6 @@ impl Ramp {
         let grown = (WHOLE_SHARE - SLOW_START_SHARE).saturating_mul(age_ms) / self.whole_ms;
         mix(self.seed ^ index as u64) % WHOLE_SHARE < SLOW_START_SHARE + grown
     }
-}
-
-/// Spreads the bits. Source: the finalizer of SplitMix64.
-fn mix(bits: u64) -> u64 {
-    let bits = bits.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let bits = (bits ^ bits >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let bits = (bits ^ bits >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    bits ^ bits >> 31
 }
 
 #[derive(Clone, Copy)]

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use evenkeel_balance::{State, WeightSummary, maglev, source};
 use evenkeel_plan::{
     BackendCell, CheckKind, ENDPOINTS_MAX, ListenerCell, OnDown, Plan, PolicySpec, Scheduler,
-    Sealed, ServiceName, ServiceRecord, ServiceSpec, Stale,
+    Sealed, ServiceCell, ServiceName, ServiceRecord, ServiceSpec, Stale,
 };
 use evenkeel_scoreboard::{
     BackendCells, BackendCount, Capacities, SchedulerCell, Scoreboard, ServiceRow,
@@ -147,6 +147,12 @@ impl View {
         self.services.get(name)
     }
 
+    /// The service `name`, if it still has the cells that it had.
+    pub(crate) fn service_of(&self, name: &str, cell: ServiceCell) -> Option<&Rc<Service>> {
+        let service = self.service(name);
+        service.filter(|service| service.record().cell == cell)
+    }
+
     /// Services whose connections are reset when their backend goes down.
     pub(crate) fn resetting(&self) -> &[Rc<Service>] {
         &self.resetting
@@ -188,7 +194,7 @@ impl View {
                 let unchanged = before.filter(|before| Rc::ptr_eq(&before.service, &service));
                 let now = unchanged.cloned().unwrap_or_else(|| {
                     let (row, connections) = (worker.row, &worker.connections);
-                    let entrance = Entrance::new(&record.spec, listener, row, connections);
+                    let entrance = Entrance::new(record, listener, row, connections);
                     let entrance = Rc::new(entrance);
                     entrances.push(Rc::clone(&entrance));
                     Rc::new(Listener {

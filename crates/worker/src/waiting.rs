@@ -1,5 +1,8 @@
 //! Clients that have sent nothing yet, where a backend is connected to only then. One that is idle is parked: 56 bytes are kept
 //! of it, beside its place and its socket's entry.
+//!
+//! A parked one holds no plan and no service: however many reloads it sees, the cells of backends that are gone are free for
+//! others. One that is not parked yet holds the service it came to, for a second or two.
 
 use std::future::poll_fn;
 use std::io::ErrorKind;
@@ -59,6 +62,7 @@ pub(crate) async fn wait_for_data(
                 Err(error) if error.kind() == ErrorKind::WouldBlock => continue,
                 Ok(_) => {
                     connections.has_waited(number);
+                    connection.follow_plan();
                     return Some((connection, client));
                 }
                 Err(_) => {
@@ -87,20 +91,40 @@ pub(crate) async fn wait_for_data(
     }
 }
 
-/// Gives those a task again whose clients have sent something, and ends those who have to end.
+/// Gives those a task again whose clients have sent something, and ends those who have to end: also those whose service is gone,
+/// since their books must not keep its cells, and its backends', for as long as a client likes to be silent.
 pub(crate) async fn wake_waiting(worker: Rc<Worker>) {
     loop {
         coop::consume_budget().await;
-        let Waiting { connection, client } = worker.connections.stirred_waiting().await;
+        let mut waiting = worker.connections.stirred_waiting().await;
+        let number = waiting.connection.number();
+        let is_abandoned = waiting.connection.is_abandoned();
+        let is_sentenced = worker.connections.sentence(number).is_some();
+        if !is_abandoned && !is_sentenced {
+            match worker.connections.park_waiting(number, waiting) {
+                // It was asked for because of others.
+                Ok(()) => continue,
+                Err(back) => waiting = back,
+            }
+        }
+        let Waiting { connection, client } = waiting;
         let connection = Connection::resume(&worker, connection);
-        let number = connection.number();
-        if worker.connections.sentence(number).is_some() {
-            // Closes its books before its socket is reset.
+        // Its books are closed before its socket is reset.
+        if is_sentenced {
             drop(connection);
+            continue;
+        }
+        if is_abandoned && is_silent(&client) {
+            connection.end(Outcome::Closed);
             continue;
         }
         worker.connections.waits(number, client.token());
         let task = spawn_local(serve(connection, client));
         worker.connections.running(number, task.abort_handle());
     }
+}
+
+fn is_silent(client: &Stream) -> bool {
+    let seen = client.try_peek(&mut [0]);
+    seen.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
 }

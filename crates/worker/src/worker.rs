@@ -17,7 +17,7 @@ use evenkeel_sys::clock;
 use crate::connect;
 use crate::connection::Connection;
 use crate::connections::Connections;
-use crate::entrance::Entrances;
+use crate::entrance::{Entrance, Entrances};
 use crate::handle::Holders;
 use crate::plan::{Change, Listener, Service, View};
 use crate::queue::Queues;
@@ -219,12 +219,15 @@ impl Worker {
     /// What the plan in force says of a service; the service itself when it is gone.
     pub(crate) fn now(&self, service: &Rc<Service>) -> Rc<Service> {
         let view = self.view();
-        let is_same = |now: &&Rc<Service>| now.record().cell == service.record().cell;
-        Rc::clone(
-            view.service(service.name())
-                .filter(is_same)
-                .unwrap_or(service),
-        )
+        let now = view.service_of(service.name(), service.record().cell);
+        Rc::clone(now.unwrap_or(service))
+    }
+
+    /// The service that `entrance` led to, as the plan in force says it.
+    pub(crate) fn service_of(&self, entrance: &Entrance) -> Option<Rc<Service>> {
+        let view = self.view();
+        view.service_of(&entrance.service, entrance.service_cell)
+            .cloned()
     }
 
     /// Who takes the connections of `service` while it does not serve; `None` when nobody does.
@@ -260,9 +263,10 @@ impl Worker {
         uncommitted.unnamed.extend(change.unnamed);
         change.services.iter().for_each(|new| new.attach_queue());
         self.entrances.add(&change.entrances);
-        self.entrances
-            .keep(|cell| change.view.listener(cell).is_some());
-        self.view.replace(change.view);
+        let before = self.view.replace(change.view);
+        if self.entrances.switch(&before, &self.view.borrow()) {
+            self.connections.stir_waiting();
+        }
         tracing::info!(generation, "switched to another generation of the plan");
     }
 

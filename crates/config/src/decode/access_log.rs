@@ -50,6 +50,11 @@ fn format(node: &Node<'_>, sink: &mut Sink<'_>) -> Option<AccessFormat> {
         "human" => return Some(AccessFormat::Human),
         "json" => return Some(AccessFormat::Json),
         "logfmt" => return Some(AccessFormat::Logfmt),
+        text if text.trim().is_empty() => {
+            let help = "`\"off\"` for no access log, `\"human\"`, `\"json\"`, `\"logfmt\"`, or text with fields in braces, such as `\"{client} {backend}\"`";
+            node.error(sink, "the format is empty", help);
+            return None;
+        }
         text if text.contains(['%', '$']) && !text.contains(['{', '}']) => {
             let message = format!("{} has no field of ours", shown(text));
             let help = "names of fields stand in braces: `{client} {backend}`";

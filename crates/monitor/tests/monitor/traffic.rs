@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use evenkeel_control::child::{Descriptor, FromChild, OrphanRule, ToChild};
 use evenkeel_plan::{BackendCell, CheckKind, CheckSpec, Sealed, SlotIdx, SourceSpec};
-use evenkeel_scoreboard::{BackendCount, GlobalCount, HealthState};
+use evenkeel_scoreboard::{BackendCount, GlobalCount, HealthState, ServiceCount};
 use evenkeel_sys::doorbell;
 
-use crate::double::{Supervisor, board, check_of, eventually, plan, quiet, run, service};
+use crate::double::{Supervisor, board, check, check_of, eventually, plan, quiet, run, service};
 use crate::{listener, start};
 
 /// The same service, whose backends see clients' addresses.
@@ -83,6 +83,23 @@ fn clients_addresses_without_an_answer_are_put_down_to_the_way_back() {
         supervisor
             .until("that it is over", |kept| said(kept, over))
             .await;
+        let explain = ToChild::Explain {
+            ticket: 2,
+            backend: BackendCell(1),
+        };
+        supervisor.send(explain).await;
+        let FromChild::Explained {
+            explanation: Some(explanation),
+            ..
+        } = supervisor.wait(answered).await
+        else {
+            unreachable!("it is known");
+        };
+        let passive = &explanation.passive;
+        assert!(
+            passive.contains("; connections are made again"),
+            "{passive}"
+        );
 
         eventually("the one without checks is left out", || {
             unanswered(2);
@@ -93,6 +110,36 @@ fn clients_addresses_without_an_answer_are_put_down_to_the_way_back() {
         assert!(!down.reason.contains(hint), "{}", down.reason);
         let route = "does the backend send its answers to clients through this host?";
         assert!(down.reason.contains(route), "{}", down.reason);
+    });
+}
+
+#[test]
+fn a_limit_that_begins_to_bite_is_told_once_and_what_was_refused_before_is_not() {
+    run(async {
+        let (_server, alive) = listener();
+        let (board, fd) = board();
+        board.set(GlobalCount::SlotsUsed, 1);
+        let mut supervisor = Supervisor::start((board, fd), OrphanRule::Drain, Vec::new()).await;
+        let web = service("web", 0, &[("b1", 1, alive, Some(check()))]);
+        let cell = web.record().cell;
+        let row = board.row(SlotIdx(0), 0).service(cell);
+        row.add(ServiceCount::Denied, 5);
+        supervisor.switch(plan(1, quiet(), [web]), Vec::new()).await;
+        let limits = |kept: &Supervisor| -> Vec<String> {
+            let events = kept.events.iter().filter(|event| event.kind == "limit");
+            events
+                .map(|event| format!("{}: {}", event.subject, event.text))
+                .collect()
+        };
+        // Counting has started with the plan, not with the first look.
+        row.add(ServiceCount::SourceRateLimited, 1);
+        supervisor
+            .until("that a limit bites", |kept| !limits(kept).is_empty())
+            .await;
+        assert_eq!(
+            limits(&supervisor),
+            ["web: connections are refused by source_rate"]
+        );
     });
 }
 

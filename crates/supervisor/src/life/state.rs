@@ -241,7 +241,7 @@ pub struct Slot {
 }
 
 impl Slot {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             phase: SlotPhase::Closed,
             child: Child::new(),

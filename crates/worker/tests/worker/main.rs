@@ -8,4 +8,5 @@ mod leave;
 mod policy;
 mod reload;
 mod rig;
+mod silent;
 mod traffic;
