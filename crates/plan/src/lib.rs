@@ -14,6 +14,7 @@
 
 mod access;
 mod delta;
+pub mod http;
 mod name;
 mod sealed;
 mod spec;

@@ -1,0 +1,115 @@
+//! What a configuration says of HTTP: where requests go, what is changed in them, how long and how large they may be.
+//!
+//! ```text
+//! listener --HttpSpec--> routes --RouteSpec--> action: service | redirect | fixed answer
+//!              |                                          |
+//!              +-- forwarded, limits, time-outs, answers   +--HttpServiceSpec--> persistence, retries, presets
+//! ```
+//!
+//! Names and values of fields, hosts and prefixes are checked where they are made, so that a plan that
+//! arrived over the wire holds no line break either. What needs a library (regular expressions) is checked by
+//! whoever compiles it.
+
+mod answers;
+mod limits;
+mod persistence;
+mod route;
+mod text;
+mod transform;
+
+use serde::{Deserialize, Serialize};
+
+pub use answers::{AnswerFormat, AnswerPageSpec, AnswersSpec, PAGE_BYTES_MAX};
+pub use limits::{BodyLimitSpec, HttpLimitsSpec, HttpTimeoutsSpec, RetrySpec};
+pub use persistence::{CookieSpec, PersistenceSpec, SameSite, SecureCookie};
+pub use route::{
+    ActionSpec, FixedSpec, HeaderMatch, HeaderValueMatch, HostPattern, HostPatternError, PathMatch,
+    PathPrefix, PathPrefixError, REDIRECT_VARIABLES, ROUTES_MAX, RedirectPart, RedirectSpec,
+    RedirectStatus, RedirectTemplateError, RouteSpec, parse_redirect,
+};
+pub use text::{
+    FIELD_NAME_BYTES_MAX, FIELD_VALUE_BYTES_MAX, FieldName, FieldNameError, FieldValue,
+    FieldValueError, Method, MethodError, NamePattern, PROTECTED_FIELDS,
+};
+pub use transform::{
+    ForwardMode, ForwardedSource, ForwardedSpec, HeaderEditsSpec, HostSpec, HttpPreset,
+    TransformSpec,
+};
+
+/// HTTP on a listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpSpec {
+    /// Where requests go. The order counts only between routes that are equally specific. At most [`ROUTES_MAX`].
+    pub routes: Vec<RouteSpec>,
+    /// What is said to backends of who asked, and who may say so to us.
+    pub forwarded: ForwardedSpec,
+    /// Sizes and numbers.
+    pub limits: HttpLimitsSpec,
+    /// Times.
+    pub timeouts: HttpTimeoutsSpec,
+    /// Answers of our own.
+    pub answers: AnswersSpec,
+    /// A client that ends its direction while it waits for an answer is still there. Default `false`: it is gone, and its
+    /// request is cancelled.
+    pub allow_half_close: bool,
+}
+
+/// HTTP of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpServiceSpec {
+    /// Bundles of settings for one kind of backend.
+    pub presets: Vec<HttpPreset>,
+    /// Changes to every request and answer of the service, after those of its route.
+    pub transform: TransformSpec,
+    /// Which requests stay with one backend.
+    pub persistence: Option<PersistenceSpec>,
+    /// What is tried again.
+    pub retry: RetrySpec,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_arrives_over_the_wire_as_it_was_sent() {
+        let route = RouteSpec {
+            hosts: vec![HostPattern::new("*.example.org").unwrap()],
+            path: Some(PathMatch::Prefix(PathPrefix::new("/api").unwrap())),
+            methods: vec![Method::new("GET").unwrap()],
+            headers: vec![HeaderMatch {
+                name: FieldName::new("X-Tenant").unwrap(),
+                value: HeaderValueMatch::Present,
+            }],
+            action: ActionSpec::Redirect(RedirectSpec {
+                status: RedirectStatus::Found,
+                location: "https://{host}/".to_owned(),
+            }),
+            transform: TransformSpec {
+                request: HeaderEditsSpec {
+                    remove: vec![NamePattern::new("X-Auth-*").unwrap()],
+                    ..HeaderEditsSpec::default()
+                },
+                ..TransformSpec::default()
+            },
+        };
+        let spec = HttpSpec {
+            routes: vec![route],
+            ..HttpSpec::default()
+        };
+        let bytes = postcard::to_allocvec(&spec).unwrap();
+        assert_eq!(postcard::from_bytes::<HttpSpec>(&bytes).unwrap(), spec);
+    }
+
+    #[test]
+    fn what_would_be_refused_in_a_file_is_refused_on_the_wire() {
+        let bytes = postcard::to_allocvec("a\r\nb").unwrap();
+        assert!(postcard::from_bytes::<FieldName>(&bytes).is_err());
+        assert!(postcard::from_bytes::<FieldValue>(&bytes).is_err());
+        assert!(postcard::from_bytes::<Method>(&bytes).is_err());
+        assert!(postcard::from_bytes::<HostPattern>(&bytes).is_err());
+        assert!(postcard::from_bytes::<PathPrefix>(&bytes).is_err());
+        let bytes = postcard::to_allocvec("Content-*").unwrap();
+        assert!(postcard::from_bytes::<NamePattern>(&bytes).is_err());
+    }
+}

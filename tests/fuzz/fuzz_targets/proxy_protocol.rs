@@ -1,0 +1,6 @@
+#![no_main]
+
+#[path = "../checks/net.rs"]
+mod checks;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| checks::proxy_protocol(bytes));
