@@ -77,11 +77,19 @@ struct Claim {
 #[derive(Debug)]
 pub(crate) struct Suspended {
     entrance: Rc<Entrance>,
-    claim: Option<Box<Claim>>,
-    client: Peer,
+    who: Who,
     number: Number,
     /// Monotonic ms, modulo [`SPAN_MS`].
     accepted_ms: u32,
+}
+
+/// Whose connection it is. Few come through a proxy: the others do not keep room for what one says.
+#[derive(Debug)]
+enum Who {
+    /// The other end.
+    Peer(Peer),
+    /// The client, and what else a PROXY protocol header has said.
+    Claimed(Box<(Peer, Claim)>),
 }
 
 impl Suspended {
@@ -192,8 +200,10 @@ impl Connection {
         self.entrance.suspend();
         Some(Suspended {
             entrance: Rc::clone(&self.entrance),
-            claim: self.claim.take(),
-            client: self.client,
+            who: match self.claim.take() {
+                None => Who::Peer(self.client),
+                Some(claim) => Who::Claimed(Box::new((self.client, *claim))),
+            },
             number: self.number,
             accepted_ms: u32::try_from(self.accepted / 1_000_000 % SPAN_MS).unwrap_or(0),
         })
@@ -203,11 +213,14 @@ impl Connection {
     pub(crate) fn resume(worker: &Rc<Worker>, suspended: Suspended) -> Self {
         let Suspended {
             entrance,
-            claim,
-            client,
+            who,
             number,
             accepted_ms,
         } = suspended;
+        let (client, claim) = match who {
+            Who::Peer(peer) => (peer, None),
+            Who::Claimed(claimed) => (claimed.0, Some(Box::new(claimed.1))),
+        };
         let gone = entrance.resume();
         let now_ms = clock::monotonic_ms();
         let age_ms = (now_ms % SPAN_MS + SPAN_MS - u64::from(accepted_ms)) % SPAN_MS;

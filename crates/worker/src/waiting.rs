@@ -1,4 +1,4 @@
-//! Clients that have sent nothing yet, where a backend is connected to only then. One that is idle is parked: 56 bytes are kept
+//! Clients that have sent nothing yet, where a backend is connected to only then. One that is idle is parked: 48 bytes are kept
 //! of it, beside its place and its socket's entry.
 //!
 //! A parked one holds no plan and no service: however many reloads it sees, the cells of backends that are gone are free for
@@ -24,7 +24,7 @@ pub(crate) struct Waiting {
     client: Stream,
 }
 
-const _: () = assert!(size_of::<Option<Waiting>>() <= 56);
+const _: () = assert!(size_of::<Option<Waiting>>() <= 48);
 
 impl Sockets for Waiting {
     fn each(&self, each: &mut dyn FnMut(&Stream)) {
