@@ -34,9 +34,9 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 use arguments::{Arguments, USAGE};
-use peers::{Kind, OWN, Running, free_port};
+use peers::{Running, free_port};
 use results::Results;
-use template::{KEYS, OLD_KEYS, OwnKeys, Setup};
+use template::Setup;
 use works::Bench;
 
 fn main() -> ExitCode {
@@ -80,17 +80,10 @@ fn run(arguments: &Arguments) {
     let mut facts = machine::facts(SystemTime::now());
     let directory = Directory::new();
     let bench = prepare(&directory.0, arguments, descriptors);
-    facts["log"] = bench.keys.log.replace('\n', " ").into();
     facts["rounds"] = arguments.rounds.into();
     facts["seconds"] = arguments.seconds.into();
     println!("{facts:#}");
     let mut results = Results::default();
-    if bench.keys.timeouts.is_empty() {
-        results.note(format!(
-            "evenkeel: this build has no access log and no idle time-out yet; it logs connections by `{}`",
-            bench.keys.log.replace('\n', " ")
-        ));
-    }
     for work in &arguments.works {
         println!("measuring {} ...", work.name());
         bench.measure(*work, &mut results);
@@ -128,32 +121,14 @@ fn prepare(directory: &Path, arguments: &Arguments, descriptors: u64) -> Bench {
         },
         directory,
     );
-    let mut bench = Bench {
+    Bench {
         directory: directory.to_owned(),
         rounds: arguments.rounds,
         seconds: arguments.seconds,
-        keys: KEYS,
-        holds: false,
         descriptors,
         backend_port,
         _backend: backend,
-    };
-    let mut setup = bench.setup(0);
-    if !knows(&setup, KEYS, directory) {
-        bench.keys = OLD_KEYS;
     }
-    setup.hold = true;
-    bench.holds = knows(&setup, bench.keys, directory);
-    bench
-}
-
-/// Whether `evenkeel check` takes a configuration with these keys.
-fn knows(setup: &Setup, keys: OwnKeys, directory: &Path) -> bool {
-    let path = directory.join("probe.toml");
-    let text = template::fill(Kind::Evenkeel, setup, keys, "probe", directory);
-    fs::write(&path, text).unwrap();
-    let output = Command::new(OWN).arg("check").arg(&path).output().unwrap();
-    output.status.success()
 }
 
 /// What the run's processes need, removed at its end.

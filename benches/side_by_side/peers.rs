@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use crate::processes::pause;
-use crate::template::{self, OwnKeys, Setup};
+use crate::template::{self, Setup};
 
 /// The daemon that this tree builds.
 pub(crate) const OWN: &str = env!("CARGO_BIN_EXE_evenkeel");
@@ -59,21 +59,16 @@ pub(crate) struct Running {
     tail: Arc<Mutex<Vec<u8>>>,
     label: String,
     directory: PathBuf,
-    keys: OwnKeys,
 }
 
 impl Running {
     /// Starts a peer and waits until it answers.
-    pub(crate) fn start(kind: Kind, setup: &Setup, keys: OwnKeys, directory: &Path) -> Self {
+    pub(crate) fn start(kind: Kind, setup: &Setup, directory: &Path) -> Self {
         static STARTED: AtomicU32 = AtomicU32::new(0);
         let number = STARTED.fetch_add(1, Ordering::Relaxed);
         let label = format!("{}-{number}", kind.name());
         let config = directory.join(format!("{label}.conf"));
-        fs::write(
-            &config,
-            template::fill(kind, setup, keys, &label, directory),
-        )
-        .unwrap();
+        fs::write(&config, template::fill(kind, setup, &label, directory)).unwrap();
         let mut command = match kind {
             Kind::Evenkeel => {
                 let mut command = Command::new(OWN);
@@ -95,14 +90,7 @@ impl Running {
                 command
             }
         };
-        Self::spawn(
-            Some(kind),
-            &mut command,
-            setup.listens[0],
-            keys,
-            label,
-            directory,
-        )
+        Self::spawn(Some(kind), &mut command, setup.listens[0], label, directory)
     }
 
     /// Starts the HTTP servers behind the peers.
@@ -115,7 +103,6 @@ impl Running {
             None,
             &mut command,
             setup.backends[0],
-            template::KEYS,
             "backend".to_owned(),
             directory,
         )
@@ -126,7 +113,6 @@ impl Running {
         kind: Option<Kind>,
         command: &mut Command,
         address: SocketAddr,
-        keys: OwnKeys,
         label: String,
         directory: &Path,
     ) -> Self {
@@ -150,7 +136,6 @@ impl Running {
             tail,
             label,
             directory: directory.to_owned(),
-            keys,
         };
         running.wait_for_answer(address, begin + START);
         running.start = begin.elapsed();
@@ -170,7 +155,7 @@ impl Running {
     pub(crate) fn reload(&mut self, setup: &Setup, probe: SocketAddr) -> Duration {
         let kind = self.kind.unwrap();
         let config = self.directory.join(format!("{}.conf", self.label));
-        let text = template::fill(kind, setup, self.keys, &self.label, &self.directory);
+        let text = template::fill(kind, setup, &self.label, &self.directory);
         fs::write(&config, text).unwrap();
         let begin = Instant::now();
         let pid = self.process.id().to_string();

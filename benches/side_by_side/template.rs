@@ -31,44 +31,14 @@ pub(crate) struct Setup {
     pub(crate) clients: u64,
 }
 
-/// Which of the daemon's keys this build knows, newest first.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct OwnKeys {
-    /// The section that gives a log line for each connection.
-    pub(crate) log: &'static str,
-    /// The section of time-outs of a service; it goes by the name `@NAME@`.
-    pub(crate) timeouts: &'static str,
-}
-
-/// An access log and time-outs of its own, as the peers have.
-pub(crate) const KEYS: OwnKeys = OwnKeys {
-    log: "[access_log]\nformat = \"human\"",
-    timeouts: "[services.@NAME@.timeouts]\nidle = \"10m\"\nhalf_closed = \"1m\"",
-};
-
-/// Before there was an access log: the line a connection that the level `debug` gives.
-pub(crate) const OLD_KEYS: OwnKeys = OwnKeys {
-    log: "[log]\nlevel = \"debug\"",
-    timeouts: "",
-};
-
 /// The peer's configuration for this set-up. `label` tells processes of one run apart, `directory` takes their files.
-pub(crate) fn fill(
-    kind: Kind,
-    setup: &Setup,
-    keys: OwnKeys,
-    label: &str,
-    directory: &Path,
-) -> String {
+pub(crate) fn fill(kind: Kind, setup: &Setup, label: &str, directory: &Path) -> String {
     let template = match kind {
         Kind::Evenkeel => include_str!("../peers/evenkeel.toml"),
         Kind::Haproxy => include_str!("../peers/haproxy.cfg"),
         Kind::Nginx => include_str!("../peers/nginx-stream.conf"),
     };
-    let template = template
-        .replace("@LOG@", keys.log)
-        .replace("@TIMEOUTS@", keys.timeouts);
-    render(&template, setup, label, directory)
+    render(template, setup, label, directory)
 }
 
 /// The configuration of the HTTP servers behind the peers.

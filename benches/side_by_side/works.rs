@@ -7,7 +7,7 @@ use crate::load::{self, Load};
 use crate::peers::{Kind, Running, free_port};
 use crate::processes::{cpu_ns, settled, usage};
 use crate::results::{Results, Sample};
-use crate::template::{OwnKeys, Setup};
+use crate::template::Setup;
 use crate::{growth, processes};
 
 const MIB: f64 = 1_048_576.0;
@@ -83,10 +83,6 @@ pub(crate) struct Bench {
     pub(crate) directory: PathBuf,
     pub(crate) rounds: u32,
     pub(crate) seconds: u32,
-    /// The keys that this build of the daemon knows.
-    pub(crate) keys: OwnKeys,
-    /// Whether it can hold clients without a backend.
-    pub(crate) holds: bool,
     /// Most descriptors of a process.
     pub(crate) descriptors: u64,
     /// One port, on every address of this host.
@@ -143,7 +139,7 @@ impl Bench {
     }
 
     pub(crate) fn start(&self, kind: Kind, setup: &Setup) -> Running {
-        Running::start(kind, setup, self.keys, &self.directory)
+        Running::start(kind, setup, &self.directory)
     }
 
     /// All peers that have room, each with a port of its own.
@@ -268,14 +264,6 @@ impl Bench {
         setup.hold = before == Before::Connect;
         for round in 0..self.rounds {
             for kind in Kind::rotated(round) {
-                if setup.hold && kind == Kind::Evenkeel && !self.holds {
-                    if round == 0 {
-                        results.note(format!(
-                            "{series}: not for evenkeel, which does not know `connect_on = \"data\"` in this build"
-                        ));
-                    }
-                    continue;
-                }
                 setup.listens = vec![([127, 0, 0, 1], free_port()).into()];
                 let peer = self.start(kind, &setup);
                 let none = settled(peer.pid());

@@ -51,8 +51,6 @@ const _: () = assert!(MEMBERS_MAX <= EMPTY as usize, "no member is EMPTY");
 /// Number of slots. A prime, so that each backend's order reaches every slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// 1,021 slots, 2 KiB.
-    Small,
     /// 8,191 slots, 16 KiB.
     Medium,
     /// 65,537 slots, 128 KiB: the size of the paper.
@@ -62,8 +60,8 @@ pub enum Size {
 impl Size {
     /// The size for so many backends: at least 100 slots a backend, which are what the paper asks for
     /// to keep the shares equal to within 1 %; beyond 655 backends fewer. A service that grows past
-    /// 81 backends changes its size, and nearly every source moves once; so the smallest size, which
-    /// would be passed at 10, is not among these.
+    /// 81 backends changes its size, and nearly every source moves once; so there is no smaller one,
+    /// which would be passed sooner.
     #[must_use]
     pub const fn of(backends: usize) -> Self {
         match backends {
@@ -76,7 +74,6 @@ impl Size {
     #[must_use]
     pub const fn slots(self) -> u32 {
         match self {
-            Self::Small => 1_021,
             Self::Medium => 8_191,
             Self::Large => 65_537,
         }
@@ -100,8 +97,8 @@ impl Table {
     /// Identities are distinct; equal ones share the slots of one order, and which of the two gets
     /// which then depends on the order of `entries`.
     ///
-    /// Takes time in proportion to the slots: 30 microseconds for a small table, 3 milliseconds for a
-    /// large one (measured), so a worker had better not build many large ones between two events.
+    /// Takes time in proportion to the slots: 0.2 milliseconds for 8,191 of them, 3 milliseconds for 65,537
+    /// (measured), so a worker had better not build many large ones between two events.
     #[must_use]
     pub fn build(entries: &[(u64, u32)], size: Size) -> Self {
         let mut ranked: Vec<(u64, u16, u32)> = (0..EMPTY)
@@ -133,12 +130,6 @@ impl Table {
             probe: 0,
             swept: 0,
         }
-    }
-
-    /// Bytes that the table occupies on the heap.
-    #[must_use]
-    pub fn heap_bytes(&self) -> usize {
-        (self.slots.len() + self.members.len()) * size_of::<u16>()
     }
 }
 

@@ -41,13 +41,8 @@ pub fn channel() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((sender, receiver))
 }
 
-/// Writes the lines that still wait in `receivers` to standard error, and returns. For whoever holds the receivers when
-/// there is no writer any more. Gives up when nobody reads standard error for a second.
-pub fn drain_to_stderr(receivers: &[BorrowedFd<'_>]) {
-    drain(receivers, None);
-}
-
-/// As [`drain_to_stderr`], with lines of the access log going to `access` where there is one.
+/// Writes the lines that still wait in `receivers` to standard error, those of the access log to `access` where there is one, and
+/// returns. For whoever holds the receivers when there is no writer any more. Gives an output up when nobody reads it for a second.
 pub fn drain(receivers: &[BorrowedFd<'_>], access: Option<BorrowedFd<'_>>) {
     let stderr = rustix::stdio::stderr();
     // Each waits for its own reader; one that is gone does not take the other along.

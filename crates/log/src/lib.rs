@@ -20,7 +20,7 @@ mod text;
 mod time;
 mod writer;
 
-pub use channel::{channel, drain, drain_to_stderr};
+pub use channel::{channel, drain};
 pub use subscriber::{init, init_stderr, set_spec, tell_dropped};
 pub use text::LINE_BYTES_MAX;
 pub use time::Utc;

@@ -22,7 +22,7 @@ mod v2;
 use std::fmt;
 use std::net::SocketAddr;
 
-pub use build::{build_v1, build_v2, build_v2_local};
+pub use build::{build_v1, build_v2};
 
 /// Longest header that is accepted, in bytes. The protocol allows 65,551; a reader must hold it all.
 pub const HEADER_BYTES_MAX: usize = 4_096;

@@ -73,14 +73,6 @@ pub struct State {
     is_passed_on: bool,
 }
 
-impl State {
-    /// Whether one direction has ended.
-    #[must_use]
-    pub fn is_half_closed(&self) -> bool {
-        self.first.is_some()
-    }
-}
-
 /// Why a relay returned.
 #[derive(Clone, Copy, Debug)]
 pub enum Stopped {

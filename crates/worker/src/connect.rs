@@ -4,7 +4,7 @@
 //! PROXY header? --> data first? (waiting.rs) --> pick --> connect --> greeted: relay
 //!                                                 ^  ^ |      | failed: another one
 //!                                                 |  | |      |
-//!                                   |  | `------)-- full: queue.rs, then pick again
+//!                                                 |  | `------)-- full: queue.rs, then pick again
 //!                                                 |  `--------'
 //!                                                 `- closed: its sorry service
 //! ```
@@ -12,11 +12,10 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use evenkeel_balance::source;
 use evenkeel_log::access::Phase;
 use evenkeel_net::Stream;
 use evenkeel_net::connect::{ConnectError, Fault};
-use evenkeel_plan::{ConnectSpec, OnDown};
+use evenkeel_plan::OnDown;
 use evenkeel_scoreboard::{BackendCount, ServiceCount};
 use evenkeel_sys::clock;
 use tokio::time::{Instant, sleep_until};
@@ -27,6 +26,7 @@ use crate::doorbell::went_down;
 use crate::handshake::{self, HeaderError};
 use crate::outcome::Outcome;
 use crate::pick::{Picked, Refusal, Tried, Wanted, is_closed, pick};
+use crate::plan::Service;
 use crate::upstream;
 
 /// Reads the PROXY protocol header of a trusted peer, and looks at whose connection it is.
@@ -61,13 +61,13 @@ pub(crate) async fn connect(
     connection: &mut Connection,
     client: &Stream,
 ) -> Result<Stream, Outcome> {
-    let mut wanted = Wanted::of(source::of_address(connection.client.ip()));
+    let mut wanted = Wanted::of(connection.client.ip());
     let mut failure = Outcome::NoBackend;
     let mut is_sorry = false;
     let mut attempts_before = 0;
     let mut begun = clock::monotonic_ns();
     loop {
-        let (picked, spec) = match choose(connection, client, &mut wanted, &mut begun).await? {
+        let picked = match choose(connection, client, &mut wanted, &mut begun).await? {
             Ok(picked) => picked,
             Err(Refusal::NoBackend) => return Err(failure),
             Err(Refusal::Full) => return Err(Outcome::QueueFull),
@@ -78,7 +78,7 @@ pub(crate) async fn connect(
             Err(Refusal::Closed) => {
                 is_sorry = true;
                 attempts_before = connection.attempts;
-                wanted = Wanted::of(wanted.source);
+                wanted = Wanted::of(wanted.client);
                 failure = Outcome::NoBackend;
                 continue;
             }
@@ -87,13 +87,16 @@ pub(crate) async fn connect(
             connection.count(ServiceCount::Retries);
         }
         let was_exhausted = failure == Outcome::Exhausted;
-        let reached = reach(connection, client, &picked, &spec, failure).await;
+        let Some(service) = connection.service.as_ref().map(Rc::clone) else {
+            return Err(failure);
+        };
+        let reached = reach(connection, client, &service, &picked, failure).await;
         if reached.is_err() {
             connection.times.connect = Connection::since(begun);
         }
         failure = match reached {
             // Nobody was told to reset it while it was being connected.
-            Ok(_) if is_lost(connection, &picked) => Outcome::DownReset,
+            Ok(_) if is_lost(&service, &picked) => Outcome::DownReset,
             Ok(backend) => {
                 connection.connected(begun);
                 let chosen = Chosen {
@@ -108,7 +111,8 @@ pub(crate) async fn connect(
             Err(Outcome::ClientGone) => return Err(Outcome::ClientGone),
             Err(failure) => failure,
         };
-        if was_exhausted || connection.attempts - attempts_before >= spec.attempts {
+        let attempts_max = service.spec().connect.attempts;
+        if was_exhausted || connection.attempts - attempts_before >= attempts_max {
             return Err(failure);
         }
     }
@@ -120,7 +124,7 @@ async fn choose(
     client: &Stream,
     wanted: &mut Wanted,
     begun: &mut u64,
-) -> Result<Result<(Picked, ConnectSpec), Refusal>, Outcome> {
+) -> Result<Result<Picked, Refusal>, Outcome> {
     // What it was picked for before counts no longer.
     connection.let_go();
     let Some(service) = connection.service.as_mut() else {
@@ -143,15 +147,11 @@ async fn choose(
         result = waiting?;
         *begun = clock::monotonic_ns();
     }
-    let Some(service) = &connection.service else {
-        return Ok(Err(Refusal::NoBackend));
-    };
-    let spec = service.spec().connect.clone();
     connection.phase(Phase::Connect);
     Ok(result.map(|mut picked| {
         wanted.tried.add(picked.cell);
         connection.backend = picked.held.take();
-        (picked, spec)
+        picked
     }))
 }
 
@@ -193,13 +193,11 @@ async fn wait_in_queue(
 async fn reach(
     connection: &mut Connection,
     client: &Stream,
+    service: &Service,
     picked: &Picked,
-    spec: &ConnectSpec,
     mut failure: Outcome,
 ) -> Result<Stream, Outcome> {
-    let Some(service) = connection.service.as_ref().map(Rc::clone) else {
-        return Err(failure);
-    };
+    let spec = &service.spec().connect;
     connection.attempts = connection.attempts.saturating_add(1);
     let (before, first) = service.backends[picked.index]
         .endpoints
@@ -244,7 +242,7 @@ async fn reach(
             Fault::Own => Outcome::Exhausted,
         };
         // Another address may have a free port, so one more is tried, and not all of them.
-        if was_exhausted || is_closed(&connection.worker, &service) {
+        if was_exhausted || is_closed(&connection.worker, service) {
             break;
         }
     }
@@ -258,10 +256,8 @@ async fn reach(
 }
 
 /// Whether the backend went down while it was being connected, and the service wants no connections to it then.
-fn is_lost(connection: &Connection, picked: &Picked) -> bool {
-    connection.service.as_ref().is_some_and(|service| {
-        let backend = &service.backends[picked.index];
-        service.policy().on_down == OnDown::Reset
-            && went_down(backend.cells.verdict(), picked.down_since)
-    })
+fn is_lost(service: &Service, picked: &Picked) -> bool {
+    let backend = &service.backends[picked.index];
+    service.policy().on_down == OnDown::Reset
+        && went_down(backend.cells.verdict(), picked.down_since)
 }

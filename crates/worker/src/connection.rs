@@ -163,17 +163,25 @@ impl Connection {
         let row = service.row;
         row.add(ServiceCount::Accepted, 1);
         row.add(ServiceCount::Active, 1);
+        let number = worker.connections.begin(entrance.limits);
+        let mut connection = Self::begun(worker, Rc::clone(entrance), number, Peer::from(peer));
+        connection.service = Some(Rc::clone(service));
+        connection
+    }
+
+    /// One whose books are open, accepted now, and without a service.
+    fn begun(worker: &Rc<Worker>, entrance: Rc<Entrance>, number: Number, client: Peer) -> Self {
         Self {
-            number: worker.connections.begin(entrance.limits),
+            number,
             worker: Rc::clone(worker),
-            row,
-            service: Some(Rc::clone(service)),
+            row: worker.row.service(entrance.service_cell),
+            service: None,
             backend: None,
             before: None,
-            entrance: Rc::clone(entrance),
+            entrance,
             endpoint: None,
             source: None,
-            client: Peer::from(peer),
+            client,
             claim: None,
             id: worker.next_id(),
             accepted: clock::monotonic_ns(),
@@ -224,30 +232,12 @@ impl Connection {
         let gone = entrance.resume();
         let now_ms = clock::monotonic_ms();
         let age_ms = (now_ms % SPAN_MS + SPAN_MS - u64::from(accepted_ms)) % SPAN_MS;
-        Self {
-            number,
-            worker: Rc::clone(worker),
-            row: worker.row.service(entrance.service_cell),
-            service: gone.or_else(|| worker.service_of(&entrance)),
-            backend: None,
-            before: None,
-            entrance,
-            endpoint: None,
-            source: None,
-            client,
-            claim,
-            id: worker.next_id(),
-            accepted: now_ms.saturating_sub(age_ms) * 1_000_000,
-            times: Times::default(),
-            attempts: 0,
-            phase: Phase::Handshake,
-            is_kept_alive: false,
-            is_suspended: false,
-            are_books_closed: false,
-            outcome: None,
-            up: Cell::new(0),
-            down: Cell::new(0),
-        }
+        let service = gone.or_else(|| worker.service_of(&entrance));
+        let mut connection = Self::begun(worker, entrance, number, client);
+        connection.service = service;
+        connection.claim = claim;
+        connection.accepted = now_ms.saturating_sub(age_ms) * 1_000_000;
+        connection
     }
 
     /// Takes its service as the plan in force says it.

@@ -242,6 +242,7 @@ async fn beat(worker: Rc<Worker>) {
         slot.beat(now_ms);
         worker.connections.sweep(now_ms);
         worker.flush_access_log();
+        evenkeel_log::tell_dropped();
         own.set(WorkerCount::Parked, worker.connections.parked() as u64);
         let held = buffer::held() * buffer::BUFFER_BYTES;
         own.set(WorkerCount::BufferBytes, held as u64);

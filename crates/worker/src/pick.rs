@@ -23,9 +23,10 @@
 //! A backend that is full is passed over. Where all of a tier are, the next one is not asked: the connection waits (`queue.rs`).
 //! Whether there was room is decided by the gauge, which is raised first and summed over all workers then.
 
+use std::net::IpAddr;
 use std::rc::Rc;
 
-use evenkeel_balance::{Candidates, Loads, State, lc, rr, wlc, wrr};
+use evenkeel_balance::{Candidates, Loads, State, lc, rr, source, wlc, wrr};
 use evenkeel_plan::{BackendCell, Scheduler, Unchecked};
 use evenkeel_scoreboard::{AdminState, BackendCount, GateState, GlobalCount, HealthState, Verdict};
 use evenkeel_sys::clock;
@@ -77,15 +78,15 @@ impl Tried {
 pub(crate) struct Wanted {
     /// Backends that were tried already.
     pub(crate) tried: Tried,
-    /// Hash of the client's address.
-    pub(crate) source: u64,
+    /// The client's address, for `source-hash`.
+    pub(crate) client: IpAddr,
 }
 
 impl Wanted {
-    pub(crate) fn of(source: u64) -> Self {
+    pub(crate) fn of(client: IpAddr) -> Self {
         Self {
             tried: Tried::default(),
-            source,
+            client,
         }
     }
 }
@@ -345,7 +346,8 @@ impl Eligible<'_> {
             Scheduler::SourceHash => {
                 let table = service.table(self.worker.board);
                 let is_usable = |&index: &usize| self.weight(index) > 0 && self.eligible(index);
-                let index = table.candidates(self.wanted.source).find(is_usable)?;
+                let hash = source::of_address(self.wanted.client);
+                let index = table.candidates(hash).find(is_usable)?;
                 Some((index, state))
             }
         }

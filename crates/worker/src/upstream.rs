@@ -55,8 +55,8 @@ pub(crate) fn suits(
             // A host drops what comes to it from its own address: the backend's own connections are for other backends. On this
             // host there is nothing on the way that could.
             let is_itself = || {
-                let ours = client.local_address();
-                source == address.ip() && ours.is_ok_and(|ours| ours.ip() != source)
+                let is_ours = || client.local_address().is_ok_and(|ours| ours.ip() == source);
+                source == address.ip() && !is_ours()
             };
             can_be_shown(source, peer, address.ip()) && !is_itself()
         }

@@ -6,8 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::UniqueId;
 use super::v2::{
-    EXTENSION_BYTES, LOCAL, PROXY, SIGNATURE, TCP4, TCP6, TYPE_UNIQUE_ID, V4_BYTES, V6_BYTES,
-    VERSION,
+    EXTENSION_BYTES, PROXY, SIGNATURE, TCP4, TCP6, TYPE_UNIQUE_ID, V4_BYTES, V6_BYTES, VERSION,
 };
 
 /// Appends a header of version 1 for a connection from `source` to `destination`: at most
@@ -39,12 +38,12 @@ pub fn build_v2(
     let extension_bytes = unique_id.map_or(0, |id| EXTENSION_BYTES + id.as_bytes().len());
     match Pair::of(source.ip(), destination.ip()) {
         Pair::V4(source, destination) => {
-            begin(out, PROXY, TCP4, V4_BYTES + extension_bytes);
+            begin(out, TCP4, V4_BYTES + extension_bytes);
             out.extend(source.octets());
             out.extend(destination.octets());
         }
         Pair::V6(source, destination) => {
-            begin(out, PROXY, TCP6, V6_BYTES + extension_bytes);
+            begin(out, TCP6, V6_BYTES + extension_bytes);
             out.extend(source.octets());
             out.extend(destination.octets());
         }
@@ -58,15 +57,9 @@ pub fn build_v2(
     }
 }
 
-/// Appends a header of version 2 for a connection of our own, such as a health check: 16 bytes, without addresses.
-/// Source: section 2.2.
-pub fn build_v2_local(out: &mut Vec<u8>) {
-    begin(out, LOCAL, 0, 0);
-}
-
-fn begin(out: &mut Vec<u8>, command: u8, family: u8, bytes: usize) {
+fn begin(out: &mut Vec<u8>, family: u8, bytes: usize) {
     out.extend(SIGNATURE);
-    out.extend([VERSION << 4 | command, family]);
+    out.extend([VERSION << 4 | PROXY, family]);
     out.extend(length(bytes));
 }
 
