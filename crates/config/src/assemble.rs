@@ -134,6 +134,7 @@ fn assemble_service<'a>(
         keepalive: service.keepalive,
         queue: service.queue.spec,
         framing: service.framing,
+        http: None,
     })
 }
 

@@ -11,4 +11,4 @@ mod record;
 
 pub use batch::{AccessLog, BATCH_BYTES};
 pub use format::Formatter;
-pub use record::{End, Phase, Record, Side};
+pub use record::{End, HttpRecord, Phase, Record, Side};

@@ -94,6 +94,7 @@ fn record(n: u32) -> Record<'static> {
         duration_us: 35_000 + n,
         bytes_received: 1_250 + n,
         bytes_sent: 88_999 + n,
+        http: None,
         end: End {
             by: Side::Client,
             phase: Phase::Relay,

@@ -78,6 +78,7 @@ impl Sender {
                 duration_us: 0,
                 bytes_received: 0,
                 bytes_sent: self.written,
+                http: None,
                 end: End {
                     by: Side::Client,
                     phase: Phase::Relay,

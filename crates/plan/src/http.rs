@@ -1,9 +1,9 @@
 //! What a configuration says of HTTP: where requests go, what is changed in them, how long and how large they may be.
 //!
 //! ```text
-//! listener --HttpSpec--> routes --RouteSpec--> action: service | redirect | fixed answer
-//!              |                                          |
-//!              +-- forwarded, limits, time-outs, answers   +--HttpServiceSpec--> persistence, retries, presets
+//! service with listeners: HttpSpec --> routes --RouteSpec--> action: service | redirect | fixed answer
+//!              |                                                     |
+//!              +-- forwarded, limits, answers, compression            +--> its HttpSpec: persistence, retries, presets, pool
 //! ```
 //!
 //! Names and values of fields, hosts and prefixes are checked where they are made, so that a plan that
@@ -11,8 +11,10 @@
 //! whoever compiles it.
 
 mod answers;
+mod compression;
 mod limits;
 mod persistence;
+mod pool;
 mod route;
 mod text;
 mod transform;
@@ -20,8 +22,10 @@ mod transform;
 use serde::{Deserialize, Serialize};
 
 pub use answers::{AnswerFormat, AnswerPageSpec, AnswersSpec, PAGE_BYTES_MAX};
+pub use compression::{Coding, CompressionSpec};
 pub use limits::{BodyLimitSpec, HttpLimitsSpec, HttpTimeoutsSpec, RetrySpec};
 pub use persistence::{CookieSpec, PersistenceSpec, SameSite, SecureCookie};
+pub use pool::PoolSpec;
 pub use route::{
     ActionSpec, FixedSpec, HeaderMatch, HeaderValueMatch, HostPattern, HostPatternError, PathMatch,
     PathPrefix, PathPrefixError, REDIRECT_VARIABLES, ROUTES_MAX, RedirectPart, RedirectSpec,
@@ -36,35 +40,35 @@ pub use transform::{
     TransformSpec,
 };
 
-/// HTTP on a listener.
+/// HTTP of a service: of the requests that come in by its listeners, and of those that are routed to it, by whichever listener.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpSpec {
-    /// Where requests go. The order counts only between routes that are equally specific. At most [`ROUTES_MAX`].
+    /// Where requests of its listeners go. The order counts only between routes that are equally specific. At most
+    /// [`ROUTES_MAX`]. What no route takes goes to the service's own backends; where it has none, the answer is 404.
     pub routes: Vec<RouteSpec>,
-    /// What is said to backends of who asked, and who may say so to us.
+    /// Of its listeners: what is said to backends of who asked, and who may say so to us.
     pub forwarded: ForwardedSpec,
-    /// Sizes and numbers.
+    /// Of its listeners: sizes and numbers.
     pub limits: HttpLimitsSpec,
-    /// Times.
+    /// Times; each says whether it is of the listeners' side or of the backends'.
     pub timeouts: HttpTimeoutsSpec,
-    /// Answers of our own.
+    /// Of its listeners: answers of our own.
     pub answers: AnswersSpec,
-    /// A client that ends its direction while it waits for an answer is still there. Default `false`: it is gone, and its
-    /// request is cancelled.
+    /// Of its listeners: a client that ends its direction while it waits for an answer is still there. Default `false`: it is
+    /// gone, and its request is cancelled.
     pub allow_half_close: bool,
-}
-
-/// HTTP of a service.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HttpServiceSpec {
-    /// Bundles of settings for one kind of backend.
+    /// Of its listeners: which answers are compressed.
+    pub compression: CompressionSpec,
+    /// Of its backends: bundles of settings for one kind of backend.
     pub presets: Vec<HttpPreset>,
-    /// Changes to every request and answer of the service, after those of its route.
+    /// Of its backends: changes to every request and answer, after those of the route.
     pub transform: TransformSpec,
-    /// Which requests stay with one backend.
+    /// Of its backends: which requests stay with one.
     pub persistence: Option<PersistenceSpec>,
-    /// What is tried again.
+    /// Of its backends: what is tried again.
     pub retry: RetrySpec,
+    /// Of its backends: idle connections that are kept.
+    pub pool: PoolSpec,
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::http::HttpSpec;
 use crate::name::{BackendName, PoolName, ServiceName};
 use crate::traffic::{
     AdmissionSpec, ConnectOn, Framing, KeepaliveSpec, ProxyVersion, QueueSpec, SourceSpec,
@@ -179,13 +180,13 @@ pub enum UserSpec {
 pub struct ServiceSpec {
     /// Unique name.
     pub name: ServiceName,
-    /// Where connections come in; at least one.
+    /// Where connections come in; at least one, unless it is a service of HTTP that others' routes lead to.
     pub listeners: Vec<ListenerSpec>,
     /// How a backend is picked.
     pub scheduler: Scheduler,
     /// The named pool that the backends came from; `None` when they were written in the service itself.
     pub pool: Option<PoolName>,
-    /// Backends in file order, at least one, at most 65,535; names are unique.
+    /// Backends in file order, at least one unless it has routes, at most 65,535; names are unique.
     pub backends: Vec<BackendSpec>,
     /// How a backend is connected to.
     pub connect: ConnectSpec,
@@ -199,6 +200,8 @@ pub struct ServiceSpec {
     pub queue: QueueSpec,
     /// What is written at once.
     pub framing: Framing,
+    /// HTTP: requests are balanced and not connections. `None` = the bytes of connections are relayed as they are.
+    pub http: Option<Arc<HttpSpec>>,
 }
 
 /// When a service serves at all, and what it does when it does not.
@@ -375,6 +378,7 @@ impl ServiceSpec {
             keepalive: KeepaliveSpec::default(),
             queue: QueueSpec::default(),
             framing: Framing::default(),
+            http: None,
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::latency::{HISTOGRAM_CELLS, Latency};
 use crate::rows::{BackendCount, ListenerCount, ServiceCount, WorkerCount};
 
 /// Changes with every change of this file's arithmetic or of a cell's meaning.
-pub const LAYOUT_VERSION: u64 = 3;
+pub const LAYOUT_VERSION: u64 = 4;
 
 pub(crate) const MAGIC: u64 = u64::from_le_bytes(*b"evenkeel");
 
@@ -23,8 +23,8 @@ pub(crate) const LISTENER_CELLS: usize = 8;
 pub(crate) const SOURCE_WAYS: usize = 4;
 pub(crate) const ROW_WORKER_CELLS: usize = 16;
 pub(crate) const ROW_LISTENER_CELLS: usize = 8;
-pub(crate) const ROW_SERVICE_CELLS: usize = 40;
-pub(crate) const ROW_BACKEND_CELLS: usize = 8;
+pub(crate) const ROW_SERVICE_CELLS: usize = 64;
+pub(crate) const ROW_BACKEND_CELLS: usize = 16;
 /// One service's latencies in a row.
 pub(crate) const ROW_LATENCY_CELLS: usize = Latency::ALL.len() * HISTOGRAM_CELLS;
 /// A page of 4 KiB: rows of two workers never share one.

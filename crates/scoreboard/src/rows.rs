@@ -67,6 +67,8 @@ counts! {
         SourceRateLimited,
         /// Total: refused by `allow` or `deny`.
         Denied,
+        /// Gauge: requests of HTTP that are not answered yet. See [`ListenerRow::raise`].
+        Requests,
     }
 }
 
@@ -133,6 +135,65 @@ counts! {
         OldestTicket,
         /// Total: connections that had to wait for a backend that was full.
         Waited,
+        /// Gauge: requests of HTTP that were routed to the service and have not ended.
+        ActiveRequests,
+        /// Total: requests of HTTP that were routed to the service; those that no route takes, or that are no requests, count for the
+        /// service whose listener they came by. At rest: the sum of all answers, upgrades and [`Self::REQUEST_FAILURES`] without an
+        /// answer.
+        Requests,
+        /// Total: answers with a status of 200 to 299, of backends and our own.
+        Answers2xx,
+        /// Total: answers with a status of 300 to 399, of backends and our own.
+        Answers3xx,
+        /// Total: answers with a status of 400 to 499, of backends and our own.
+        Answers4xx,
+        /// Total: answers with a status of 500 to 599, of backends and our own.
+        Answers5xx,
+        /// Total: requests that became a tunnel (101).
+        Upgrades,
+        /// Total: answers that no backend gave, redirects and fixed answers of routes included.
+        OwnAnswers,
+        /// Total: requests that were sent again because a connection that was used again had been closed.
+        Resent,
+        /// Total: requests that were not tried again because the budget was spent.
+        BudgetSpent,
+        /// Total failures of requests: malformed, or to be understood in two ways (400, 501, 505).
+        RequestMalformed,
+        /// Total failures of requests: head, target or body larger than allowed (413, 414, 431).
+        RequestTooLarge,
+        /// Total failures of requests: not whole in time (408).
+        RequestTimeout,
+        /// Total failures of requests: no route takes it (404).
+        RequestNoRoute,
+        /// Total failures of requests: `concurrent_requests` was reached (503).
+        RequestLimited,
+        /// Total failures of requests: their source's rate (429).
+        RequestRateLimited,
+        /// Total failures of requests: the service's policy keeps it closed (503).
+        RequestClosed,
+        /// Total failures of requests: no backend was eligible (503).
+        RequestNoBackend,
+        /// Total failures of requests: no backend could be connected to (503).
+        RequestConnectFailed,
+        /// Total failures of requests: every eligible backend was full, and so was the queue (503).
+        RequestQueueFull,
+        /// Total failures of requests: they waited for a backend that was full until the queue's timeout (503).
+        RequestQueueTimeout,
+        /// Total failures of requests: a resource of our own was lacking, or a bug (500).
+        RequestInternal,
+        /// Total failures of requests: the backend closed before its answer had begun (502), or was whole.
+        RequestBackendClosed,
+        /// Total failures of requests: the backend's answer was malformed or too large (502).
+        RequestBackendMalformed,
+        /// Total failures of requests: the backend did not answer, or go on answering, in time (504).
+        RequestBackendTimeout,
+        /// Total failures of requests: the client was gone before its answer was whole.
+        RequestClientGone,
+        /// Total failures of requests: ended by us, without an answer or in the middle of it: the drain deadline, a backend that went down,
+        /// a client that read nothing in time.
+        RequestCut,
+        /// Total failures of requests: the worker died with the request open. Written by the supervisor between reap and spawn.
+        RequestWorkerDied,
     }
 }
 
@@ -170,9 +231,68 @@ impl ServiceCount {
             | Self::ClientResets
             | Self::Queued
             | Self::OldestTicket
-            | Self::Waited => None,
+            | Self::Waited
+            | Self::ActiveRequests
+            | Self::Requests
+            | Self::Answers2xx
+            | Self::Answers3xx
+            | Self::Answers4xx
+            | Self::Answers5xx
+            | Self::Upgrades
+            | Self::OwnAnswers
+            | Self::Resent
+            | Self::BudgetSpent
+            | Self::RequestMalformed
+            | Self::RequestTooLarge
+            | Self::RequestTimeout
+            | Self::RequestNoRoute
+            | Self::RequestLimited
+            | Self::RequestRateLimited
+            | Self::RequestClosed
+            | Self::RequestNoBackend
+            | Self::RequestConnectFailed
+            | Self::RequestQueueFull
+            | Self::RequestQueueTimeout
+            | Self::RequestInternal
+            | Self::RequestBackendClosed
+            | Self::RequestBackendMalformed
+            | Self::RequestBackendTimeout
+            | Self::RequestClientGone
+            | Self::RequestCut
+            | Self::RequestWorkerDied => None,
         }
     }
+
+    /// The word for a failure of requests in `status`, metric labels and the access log; `None` for what is no such failure.
+    #[must_use]
+    pub fn request_failure(self) -> Option<&'static str> {
+        let (_, word) = Self::REQUEST_FAILURES
+            .iter()
+            .find(|(count, _)| *count == self)?;
+        Some(word)
+    }
+
+    /// Every way for a request to fail, and its word.
+    pub const REQUEST_FAILURES: &[(Self, &str)] = &[
+        (Self::RequestMalformed, "malformed"),
+        (Self::RequestTooLarge, "too_large"),
+        (Self::RequestTimeout, "request_timeout"),
+        (Self::RequestNoRoute, "no_route"),
+        (Self::RequestLimited, "concurrent_requests"),
+        (Self::RequestRateLimited, "source_rate"),
+        (Self::RequestClosed, "closed"),
+        (Self::RequestNoBackend, "no_backend"),
+        (Self::RequestConnectFailed, "connect"),
+        (Self::RequestQueueFull, "queue_full"),
+        (Self::RequestQueueTimeout, "queue_timeout"),
+        (Self::RequestInternal, "internal"),
+        (Self::RequestBackendClosed, "backend_closed"),
+        (Self::RequestBackendMalformed, "backend_malformed"),
+        (Self::RequestBackendTimeout, "backend_timeout"),
+        (Self::RequestClientGone, "client_gone"),
+        (Self::RequestCut, "cut"),
+        (Self::RequestWorkerDied, "worker_died"),
+    ];
 
     /// Every way for a connection to end other than [`Self::Relayed`].
     pub const FAILURES: &[Self] = &[
@@ -216,6 +336,16 @@ counts! {
         BytesReceived,
         /// Total: those of the failed connects that got no answer in time.
         ConnectTimeouts,
+        /// Total: requests of HTTP that were sent to it, or begun to be.
+        Requests,
+        /// Total: those of the requests that went over a connection that was used before.
+        Reused,
+        /// Gauge: connections to it that are kept for the next request.
+        Idle,
+        /// Total: its answers with a status of 500 to 599.
+        Answers5xx,
+        /// Total: its answers that were malformed, broken off, or did not come although it took the request.
+        BadAnswers,
     }
 }
 

@@ -478,6 +478,7 @@ impl Connection {
             bytes_received: self.up.get(),
             bytes_sent: self.down.get(),
             end: outcome.end(self.phase),
+            http: None,
         });
     }
 }

@@ -132,6 +132,7 @@ pub(super) fn service_texts(service: &ServiceSpec) -> Texts {
         keepalive,
         queue,
         framing,
+        http: _,
     } = service;
     let PolicySpec {
         require,

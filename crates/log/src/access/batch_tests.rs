@@ -51,6 +51,7 @@ fn write(access: &AccessLog, number: u64) {
         duration_us: 0,
         bytes_received: 0,
         bytes_sent: number,
+        http: None,
         end: End {
             by: Side::Client,
             phase: Phase::Relay,

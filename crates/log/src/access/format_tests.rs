@@ -23,6 +23,7 @@ fn record() -> Record<'static> {
         duration_us: 35_000,
         bytes_received: 1_250,
         bytes_sent: 88_999,
+        http: None,
         end: End {
             by: Side::Client,
             phase: Phase::Relay,

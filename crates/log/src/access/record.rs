@@ -44,6 +44,42 @@ pub struct Record<'a> {
     pub bytes_sent: u64,
     /// How it ended.
     pub end: End,
+    /// The request of HTTP that the line is about: `accepted`, the times and the bytes are its own then. `None` = the line is about
+    /// the connection.
+    pub http: Option<HttpRecord<'a>>,
+}
+
+/// A request of HTTP, and its answer. What a client sent is shown with control bytes escaped, and cut where it is long.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HttpRecord<'a> {
+    /// The method; empty where there was no head that could be understood.
+    pub method: &'a str,
+    /// The authority that was asked for; `None` = none was.
+    pub host: Option<&'a str>,
+    /// Path of the target, without the query.
+    pub path: &'a str,
+    /// The query, without the question mark. It may hold what concerns patients: in templates that name it only.
+    pub query: Option<&'a str>,
+    /// `1.0`, `1.1`, `2`; empty where there was no head.
+    pub version: &'static str,
+    /// Status of the answer that the client got, or a part of it; `None` = it got none.
+    pub status: Option<u16>,
+    /// Place of the route among those of its service in the file, from 1; `None` = the service's own backends, or no route.
+    pub route: Option<u32>,
+    /// Its id.
+    pub request_id: Option<&'a str>,
+    /// `User-Agent`; in templates that name it only.
+    pub user_agent: Option<&'a [u8]>,
+    /// `Referer`; in templates that name it only.
+    pub referer: Option<&'a [u8]>,
+    /// Its number on the connection, from 1.
+    pub number: u32,
+    /// Whether it went over a connection to the backend that was used before.
+    pub reused: bool,
+    /// Microseconds from its first byte to its whole head.
+    pub head_us: Option<u64>,
+    /// The coding that the answer was compressed with, if it was.
+    pub compressed: Option<&'static str>,
 }
 
 impl Record<'_> {
@@ -99,6 +135,12 @@ pub enum Phase {
     Connect,
     /// Copying bytes.
     Relay,
+    /// Reading the head of a request.
+    Head,
+    /// Sending a request to the backend, and waiting for its answer to begin.
+    Answer,
+    /// Copying the answer.
+    Body,
 }
 
 impl Phase {
@@ -110,6 +152,9 @@ impl Phase {
             Self::Queue => "queue",
             Self::Connect => "connect",
             Self::Relay => "relay",
+            Self::Head => "head",
+            Self::Answer => "answer",
+            Self::Body => "body",
         }
     }
 }

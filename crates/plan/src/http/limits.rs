@@ -40,29 +40,27 @@ pub struct BodyLimitSpec {
     pub bytes: Option<u64>,
 }
 
-/// How long a request may take for what. `None` = for ever.
+/// How long a request may take for what. `None` = for ever. For a connection to a backend: [`crate::ConnectSpec::timeout`]; in the
+/// queue: [`crate::QueueSpec::timeout`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpTimeoutsSpec {
-    /// From a request's first byte to its whole head, however its bytes come. Default 30 s. Then 408.
+    /// Of listeners: from a request's first byte to its whole head, however its bytes come. Default 30 s. Then 408.
     pub request_head: Duration,
-    /// Between two bytes of a request's body. Default 60 s. Then 408.
+    /// Of listeners: between two bytes of a request's body. Default 60 s. Then 408.
     pub body_idle: Option<Duration>,
-    /// For a connection to one backend. Default 5 s. Then another is tried.
-    pub connect: Duration,
-    /// In the queue in front of full backends. Default 5 s. Then 503.
-    pub queue: Duration,
-    /// From the request's last byte to the first one of the answer. Default: for ever; views that are built and purges take
-    /// as long as they take. Then 504.
-    pub first_byte: Option<Duration>,
-    /// Between two bytes of an answer. Default 1 h; longer than the longest heartbeat of a feed, or feeds are cut.
-    pub answer_idle: Option<Duration>,
-    /// For a client that reads nothing of what is there for it. Default 60 s.
+    /// Of listeners: for a client that reads nothing of what is there for it. Default 60 s.
     pub client_write: Option<Duration>,
-    /// Between two requests of a connection. Default 5 min.
+    /// Of listeners: between two requests of a connection, and before the first. Default 5 min.
     pub keep_alive_idle: Duration,
-    /// The same, of connections to backends; shorter than the backend's own. Default 60 s.
+    /// Of backends: from the request's last byte to the first one of the answer. Default: for ever; views that are built and
+    /// purges take as long as they take. Then 504.
+    pub first_byte: Option<Duration>,
+    /// Of backends: between two bytes of an answer. Default 1 h; longer than the longest heartbeat of a feed, or feeds are cut.
+    pub answer_idle: Option<Duration>,
+    /// Of backends: for an idle connection to one, and shorter than the backend's own, which it may announce itself (`Keep-Alive:
+    /// timeout=`; a second less counts then). Default 4 s, since Node closes after 5 s without a word.
     pub upstream_idle: Duration,
-    /// Without a byte in either direction after an upgrade. Default 1 h.
+    /// Of backends: without a byte in either direction after an upgrade. Default 1 h.
     pub tunnel_idle: Option<Duration>,
 }
 
@@ -128,13 +126,11 @@ impl Default for HttpTimeoutsSpec {
         Self {
             request_head: Duration::from_secs(30),
             body_idle: Some(minute),
-            connect: Duration::from_secs(5),
-            queue: Duration::from_secs(5),
-            first_byte: None,
-            answer_idle: Some(60 * minute),
             client_write: Some(minute),
             keep_alive_idle: 5 * minute,
-            upstream_idle: minute,
+            first_byte: None,
+            answer_idle: Some(60 * minute),
+            upstream_idle: Duration::from_secs(4),
             tunnel_idle: Some(60 * minute),
         }
     }
