@@ -120,6 +120,12 @@ impl<'a> Field<'a> {
         text(self.name)
     }
 
+    /// The same as bytes, without a look at them.
+    #[must_use]
+    pub const fn name_bytes(&self) -> &'a [u8] {
+        self.name
+    }
+
     /// Whether it has that name.
     #[must_use]
     pub const fn is(&self, name: &str) -> bool {

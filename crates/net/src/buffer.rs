@@ -65,6 +65,13 @@ impl Buffer {
         debug_assert!(self.filled <= self.bytes.len());
     }
 
+    /// Makes room by moving [`Self::bytes`] to the start.
+    pub fn compact(&mut self) {
+        self.bytes.copy_within(self.written..self.filled, 0);
+        self.filled -= self.written;
+        self.written = 0;
+    }
+
     /// Bytes to write.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {

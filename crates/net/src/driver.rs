@@ -298,6 +298,12 @@ pub(crate) fn change(key: Key, cleared: u16, set: u16) {
 
 /// Ready when one of `wanted` is; else the task of `cx` is woken then.
 pub(crate) fn poll(key: Key, wanted: u16, cx: &Context<'_>) -> Poll<()> {
+    poll_by(key, wanted, wanted, cx)
+}
+
+/// Ready when one of `wanted` is; else the task of `cx` is woken by the next event that brings one of `wakes`: also by a further one
+/// of what is there already.
+pub(crate) fn poll_by(key: Key, wanted: u16, wakes: u16, cx: &Context<'_>) -> Poll<()> {
     DRIVER.with(|driver| {
         driver.with_entry(key, |entry| {
             let flags = entry.flags.get();
@@ -309,7 +315,7 @@ pub(crate) fn poll(key: Key, wanted: u16, cx: &Context<'_>) -> Poll<()> {
                 _ => cx.waker().clone(),
             };
             entry.waker.set(Some(waker));
-            entry.flags.set(flags | wanted << WAITED);
+            entry.flags.set(flags | wakes << WAITED);
             Poll::Pending
         })
     })

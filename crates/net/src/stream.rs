@@ -1,13 +1,13 @@
 //! A connected socket under this thread's driver.
 
 use std::future::poll_fn;
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, Shutdown};
+use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown};
 use socket2::SockRef;
 
 use crate::driver::{
@@ -156,6 +156,41 @@ impl Stream {
         }
     }
 
+    /// Writes as much as there is room for of `first` and what follows it, in one go.
+    ///
+    /// # Errors
+    /// As [`Self::try_write`].
+    pub fn try_write_both(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+        if second.is_empty() {
+            return self.try_write(first, Follows::Nothing);
+        }
+        if first.is_empty() {
+            return self.try_write(second, Follows::Nothing);
+        }
+        let bytes = first.len() + second.len();
+        if driver::flags(self.key) & FRESH != 0 {
+            self.begin_writing(bytes);
+        }
+        let parts = [IoSlice::new(first), IoSlice::new(second)];
+        let send = || {
+            let mut none = SendAncillaryBuffer::default();
+            rustix::net::sendmsg(&self.socket, &parts, &mut none, SendFlags::NOSIGNAL)
+        };
+        match retry(send) {
+            Ok(written) => {
+                if written < bytes {
+                    driver::change(self.key, WRITABLE, 0);
+                }
+                Ok(written)
+            }
+            Err(Errno::AGAIN) => {
+                driver::change(self.key, WRITABLE, 0);
+                Err(Errno::AGAIN.into())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
     /// Asks for room for `bytes` that are to be taken by one write, however few the peer has acknowledged of those before. The kernel
     /// gives as much as net.core.wmem_max allows, and doubles it for its own book-keeping; a write beyond that goes in parts.
     ///
@@ -201,10 +236,16 @@ impl Stream {
         driver::poll(self.key, FAILED, cx)
     }
 
+    /// Ready when the peer has ended its direction, whatever can still be read before that, or the connection was reset or has failed
+    /// otherwise.
+    pub fn poll_gone(&self, cx: &Context<'_>) -> Poll<()> {
+        driver::poll_by(self.key, END_ARRIVED | FAILED, READABLE | FAILED, cx)
+    }
+
     /// Waits until a read would not wait.
     ///
     /// # Cancel safety
-    /// Nothing is lost when the future is dropped. So it is for the two below.
+    /// Nothing is lost when the future is dropped. So it is for the three below.
     pub async fn readable(&self) {
         poll_fn(|cx| self.poll_readable(cx)).await;
     }
@@ -217,6 +258,11 @@ impl Stream {
     /// Waits until the connection was reset or has failed otherwise.
     pub async fn reset(&self) {
         poll_fn(|cx| self.poll_reset(cx)).await;
+    }
+
+    /// Waits until the peer has ended its direction, or the connection was reset or has failed otherwise.
+    pub async fn gone(&self) {
+        poll_fn(|cx| self.poll_gone(cx)).await;
     }
 
     /// Ends the direction towards the peer, after what was written.
@@ -269,7 +315,8 @@ impl Stream {
     }
 
     /// Whether the peer has done something that nobody has looked at.
-    pub(crate) fn is_stirring(&self) -> bool {
+    #[must_use]
+    pub fn is_stirring(&self) -> bool {
         let known = driver::flags(self.key);
         known & FAILED != 0 || known & READABLE != 0 && known & END_READ == 0
     }

@@ -10,10 +10,10 @@ use crate::RateSpec;
 /// Sizes and numbers of a listener's requests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HttpLimitsSpec {
-    /// Bytes of a head, request line and fields together, either side, 1 KiB..=1 MiB. Default 32 KiB. More: 431, or 502 where
-    /// it is an answer's.
+    /// Bytes of a request's head, first line and fields together, 1 KiB..=64 KiB. Default 32 KiB. More: 431. An answer's may always
+    /// have 64 KiB.
     pub head_bytes: u32,
-    /// Lines of fields of a head, 8..=1,000. Default 100. More: 431, or 502.
+    /// Lines of fields of a request's head, 8..=256. Default 100. More: 431. An answer's may always have 200.
     pub fields: u16,
     /// Bytes of the request's target, 64..=`head_bytes`. Default 8,190. More: 414.
     pub uri_bytes: u32,
