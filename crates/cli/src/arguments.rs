@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::explain::{self, HeaderLine, Url};
+
 /// The program's version with what it was built for.
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     let environment = if cfg!(target_env = "musl") {
@@ -128,6 +130,17 @@ Examples:
   evenkeel events
   evenkeel events --follow --json | jq -r 'select(.kind == \"health\") | .text'";
 
+const EXPLAIN_HELP: &str = "\
+By the configuration as the file has it now; names are not looked up, and nothing is sent.
+
+Exit codes: 0 told, whatever becomes of the request, 2 the URL makes no sense, 3 the configuration has errors, 4 no daemon \
+answers and no file was named.
+
+Examples:
+  evenkeel explain http://example.org/api/v1
+  evenkeel explain http://127.0.0.1/ -H Host:example.org --method POST --config evenkeel.toml
+  evenkeel explain http://example.org/ --json | jq '.takers[].outcome.service'";
+
 const DEMO_HELP: &str = "\
 Exit codes: 0 ended with q or Ctrl-C, 1 it could not start.
 
@@ -193,6 +206,9 @@ pub(crate) enum Command {
     /// Show what happened lately: health, policy, limits, names, operators, reloads, processes.
     #[command(after_help = EVENTS_HELP)]
     Events(Events),
+    /// Say what becomes of a request: which listener and route take it and why, where it goes, how it looks there.
+    #[command(after_help = EXPLAIN_HELP)]
+    Explain(Explain),
     /// Start a daemon in front of three small servers on this host, and show what goes where.
     #[command(after_help = DEMO_HELP)]
     Demo(Demo),
@@ -299,10 +315,10 @@ pub(crate) struct Backend {
 /// What to say of backends.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BackendCommand {
-    /// Give it no new connections; those it has go on.
+    /// Give it no new connections or requests; those it has go on.
     #[command(after_help = DRAIN_HELP)]
     Drain(Drain),
-    /// Do not use it at all; connections it has go on.
+    /// Do not use it at all; connections and requests it has go on.
     #[command(after_help = DISABLE_HELP)]
     Disable(Named),
     /// Use it again.
@@ -318,7 +334,7 @@ pub(crate) enum BackendCommand {
 pub(crate) struct Drain {
     /// `service/backend`, `*/backend` or `service/*`.
     pub(crate) name: String,
-    /// Return when the last connection is gone.
+    /// Return when the last connection is gone; idle ones of HTTP do not count.
     #[arg(long)]
     pub(crate) wait: bool,
     /// How long to wait, such as 30s or 2m.
@@ -366,6 +382,28 @@ pub(crate) struct Why {
     pub(crate) runtime_dir: RuntimeDir,
 }
 
+/// `explain`.
+#[derive(Args, Debug)]
+pub(crate) struct Explain {
+    /// What is asked for, such as `http://example.org/path`.
+    #[arg(value_parser = explain::url)]
+    pub(crate) url: Url,
+    /// The configuration. Default: the file of the daemon that runs.
+    #[arg(long, short, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// The method.
+    #[arg(long, short, default_value = "GET", value_parser = explain::method)]
+    pub(crate) method: String,
+    /// A field of the request; may be there several times. `Host` counts before the URL's host.
+    #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = explain::header_line)]
+    pub(crate) headers: Vec<HeaderLine>,
+    /// For programs: one JSON object.
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) runtime_dir: RuntimeDir,
+}
+
 /// `events`.
 #[derive(Args, Debug)]
 pub(crate) struct Events {
@@ -406,6 +444,8 @@ pub(crate) struct DemoBackend {
 pub(crate) enum Page {
     /// docs/configuration.md.
     Config,
+    /// docs/http-rules.md.
+    HttpRules,
     /// docs/metrics.md.
     Metrics,
 }

@@ -116,6 +116,7 @@ pub(crate) fn findings(status: &Status, now_unix: u64) -> Vec<Finding> {
 fn service_findings(service: &ServiceStatus, now_unix: u64, tell: &mut impl FnMut(bool, String)) {
     gate_finding(service, now_unix, tell);
     limit_findings(service, tell);
+    request_findings(service, tell);
     for backend in &service.backends {
         let subject = format!("service {}: backend {}", service.name, backend.name);
         if let Some(words) = admin_finding(backend, now_unix) {
@@ -227,6 +228,22 @@ fn limit_findings(service: &ServiceStatus, tell: &mut impl FnMut(bool, String)) 
             false,
             format!(
                 "service {name}: this host had no port, descriptor or memory for a connection, or not the address in `source`, {} so far",
+                text::times(*number)
+            ),
+        );
+    }
+}
+
+/// The same for requests.
+fn request_findings(service: &ServiceStatus, tell: &mut impl FnMut(bool, String)) {
+    let http = service.http.as_ref();
+    let internal = http.and_then(|http| http.failed.get("internal"));
+    if let Some(number) = internal.filter(|number| **number > 0) {
+        tell(
+            false,
+            format!(
+                "service {}: this host had no resource for a request, or met a bug of this program, {} so far",
+                service.name,
                 text::times(*number)
             ),
         );

@@ -8,6 +8,7 @@
 //!                        |-> status       one question, or one every 100 ms with --wait
 //!                        |-> backend      one word on backends; status until they are idle with --wait
 //!                        |-> why, events  one question; with --follow until it is closed
+//!                        |-> explain      reads a file, asks for states where a daemon runs
 //!                        |-> demo         a `run`, three backends, and a screen of `status`
 //!                        `-> completions, man, reference
 //! ```
@@ -23,6 +24,7 @@ mod check;
 mod client;
 mod demo;
 mod events;
+mod explain;
 mod failure;
 mod findings;
 mod output;
@@ -31,6 +33,7 @@ mod processes;
 mod reload;
 mod runtime_dir;
 mod status;
+mod status_requests;
 mod status_screen;
 mod text;
 mod why;
@@ -75,6 +78,7 @@ fn execute(command: Command) -> Result<ExitCode, Failure> {
         Command::Backend(backend) => backend::execute(backend),
         Command::Why(why) => why::execute(why),
         Command::Events(events) => events::execute(events),
+        Command::Explain(explain) => explain::execute(explain),
         Command::Demo(demo) => demo::execute(&demo),
         Command::DemoBackend(backend) => demo::backend::execute(&backend),
         Command::Completions { shell } => pages::completions(shell),

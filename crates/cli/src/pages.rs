@@ -43,6 +43,7 @@ pub(crate) fn manual(directory: Option<&Path>) -> Result<ExitCode, Failure> {
 pub(crate) fn reference(page: Page) -> Result<ExitCode, Failure> {
     let text = match page {
         Page::Config => evenkeel_config::reference_markdown(),
+        Page::HttpRules => evenkeel_http::strict::reference_markdown(),
         Page::Metrics => evenkeel_metrics::reference_markdown(),
     };
     output::print(&text)?;

@@ -142,6 +142,9 @@ fn lacking(status: &operator::Status, service: Option<&str>) -> Option<Lack> {
 fn serving_lines(status: &operator::Status, service: Option<&str>) -> String {
     chosen(status, service)
         .map(|found| {
+            if found.backends.is_empty() {
+                return format!("{}: serving\n", found.name);
+            }
             let up = status_screen::backends_up(found);
             let all = text::count(found.backends.len() as u64, "backend");
             format!("{}: serving, {up} of {all} up\n", found.name)
@@ -179,5 +182,11 @@ mod tests {
         assert_eq!(words, "the daemon is draining");
         let lines = serving_lines(&status, Some("web"));
         assert_eq!(lines, "web: serving, 2 of 3 backends up\n");
+        status.services[0].backends.clear();
+        let lines = serving_lines(&status, Some("web"));
+        assert_eq!(
+            lines, "web: serving\n",
+            "its routes send requests elsewhere"
+        );
     }
 }

@@ -7,6 +7,7 @@ use evenkeel_control::operator::{BackendStatus, ServiceStatus, Status, WorkerSta
 
 use crate::findings::findings;
 use crate::output::Paint;
+use crate::status_requests;
 use crate::text::{self, Cell, Tone, one_line};
 
 /// Longest reason, answer or message that is shown.
@@ -15,6 +16,9 @@ pub(crate) const WORDS_CHARS_MAX: usize = 60;
 /// Columns of the backends' table that a terminal of too few columns goes without, the first one first. `why` has all of them, and
 /// the first lines of the page have those of backends that are down.
 const DISPENSABLE: [&str; 3] = ["LAST ANSWER", "REASON", "SINCE"];
+
+/// Place of the column of connections in the backends' table.
+const CONNECTIONS_AT: usize = 6;
 
 /// The whole page, for so many columns; without a number of columns tables are as wide as they come.
 pub(crate) fn render(
@@ -31,15 +35,17 @@ pub(crate) fn render(
     page.push_str(&text::table("", &worker_rows(&status.workers), paint));
     for service in &status.services {
         page.push('\n');
-        page.push_str(&service_head(service, now_unix, paint));
-        let rows = backend_rows(&service.backends, now_unix);
-        page.push_str(&text::table_within(
-            "  ",
-            rows,
-            paint,
-            columns,
-            &DISPENSABLE,
-        ));
+        page.push_str(&service_head(service, now_unix, paint, columns));
+        if service.backends.is_empty() {
+            page.push_str("  no backends of its own\n");
+            continue;
+        }
+        let dispensable: &[&str] = match service.http {
+            Some(_) => &status_requests::DISPENSABLE,
+            None => &DISPENSABLE,
+        };
+        let rows = backend_rows(service, now_unix);
+        page.push_str(&text::table_within("  ", rows, paint, columns, dispensable));
     }
     page
 }
@@ -181,8 +187,13 @@ fn worker_rows(workers: &[WorkerStatus]) -> Vec<Vec<Cell>> {
     rows
 }
 
-fn service_head(service: &ServiceStatus, now_unix: u64, paint: Paint) -> String {
-    let listeners: Vec<String> = service
+fn service_head(
+    service: &ServiceStatus,
+    now_unix: u64,
+    paint: Paint,
+    columns: Option<usize>,
+) -> String {
+    let mut listeners: Vec<String> = service
         .listeners
         .iter()
         .map(|address| {
@@ -196,6 +207,9 @@ fn service_head(service: &ServiceStatus, now_unix: u64, paint: Paint) -> String 
             }
         })
         .collect();
+    if listeners.is_empty() {
+        listeners.push("no listener".to_owned());
+    }
     let pool = match &service.pool {
         Some(pool) => format!("  pool {pool}"),
         None => String::new(),
@@ -206,15 +220,27 @@ fn service_head(service: &ServiceStatus, now_unix: u64, paint: Paint) -> String 
         "panic" => paint.yellow("PANIC"),
         _ => paint.green("serving"),
     };
-    let failed: u64 = service.failed.values().sum();
     let mut lines = format!(
-        "service {}  {state}  {}  {}{pool}\n  {} active  {} accepted  {failed} failed",
+        "service {}  {state}  {}  {}{pool}\n",
         paint.bold(&service.name),
         listeners.join(" "),
         service.scheduler,
-        text::grouped(service.active),
-        text::grouped(service.accepted),
     );
+    let connections = connections(service);
+    match &service.http {
+        Some(http) => lines.push_str(&status_requests::lines(&connections, http, columns)),
+        None => lines.push_str(&format!("  {}\n", connections.join("  "))),
+    }
+    if let Some(policy) = policy(service, now_unix) {
+        lines.push_str(&format!("  {policy}\n"));
+    }
+    lines
+}
+
+/// What became of its connections.
+fn connections(service: &ServiceStatus) -> Vec<String> {
+    let all: u64 = service.failed.values().sum();
+    let mut failed = format!("{all} failed");
     let reasons: Vec<String> = service
         .failed
         .iter()
@@ -222,25 +248,22 @@ fn service_head(service: &ServiceStatus, now_unix: u64, paint: Paint) -> String 
         .map(|(reason, number)| format!("{reason} {}", text::grouped(*number)))
         .collect();
     if !reasons.is_empty() {
-        lines.push_str(&format!(" ({})", reasons.join(", ")));
+        failed.push_str(&format!(" ({})", reasons.join(", ")));
     }
-    if service.retries > 0 {
-        lines.push_str(&format!(
-            "  {} tried on another backend",
-            text::grouped(service.retries)
-        ));
+    let mut pieces = vec![
+        format!("{} active", text::grouped(service.active)),
+        format!("{} accepted", text::grouped(service.accepted)),
+        failed,
+    ];
+    for (number, what) in [
+        (service.retries, "tried on another backend"),
+        (service.queued, "waiting for a backend"),
+    ] {
+        if number > 0 {
+            pieces.push(format!("{} {what}", text::grouped(number)));
+        }
     }
-    if service.queued > 0 {
-        lines.push_str(&format!(
-            "  {} waiting for a backend",
-            text::grouped(service.queued)
-        ));
-    }
-    lines.push('\n');
-    if let Some(policy) = policy(service, now_unix) {
-        lines.push_str(&format!("  {policy}\n"));
-    }
-    lines
+    pieces
 }
 
 /// What the policy says, where there is one or it has something to say.
@@ -322,7 +345,7 @@ fn weight(backend: &BackendStatus) -> String {
     }
 }
 
-fn backend_rows(backends: &[BackendStatus], now_unix: u64) -> Vec<Vec<Cell>> {
+fn backend_rows(service: &ServiceStatus, now_unix: u64) -> Vec<Vec<Cell>> {
     let mut rows = vec![vec![
         Cell::left("BACKEND"),
         Cell::left("ADDRESS"),
@@ -335,7 +358,7 @@ fn backend_rows(backends: &[BackendStatus], now_unix: u64) -> Vec<Vec<Cell>> {
         Cell::left("REASON"),
         Cell::left("LAST ANSWER"),
     ]];
-    for backend in backends {
+    for backend in &service.backends {
         let failures = backend.connect_failures + backend.resets;
         rows.push(vec![
             Cell::left(&backend.name),
@@ -349,6 +372,14 @@ fn backend_rows(backends: &[BackendStatus], now_unix: u64) -> Vec<Vec<Cell>> {
             Cell::left(one_line(&backend.reason, WORDS_CHARS_MAX)),
             Cell::left(answer(backend, now_unix)),
         ]);
+    }
+    if service.http.is_some() {
+        // Behind the connections, in order.
+        let of_requests = service.backends.iter().map(status_requests::cells);
+        let of_requests = std::iter::once(status_requests::headings()).chain(of_requests);
+        for (row, cells) in rows.iter_mut().zip(of_requests) {
+            row.splice(CONNECTIONS_AT + 1..CONNECTIONS_AT + 1, cells);
+        }
     }
     rows
 }

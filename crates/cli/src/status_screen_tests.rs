@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use evenkeel_control::operator::{AdminStatus, LastReload, ListenerLimit, MonitorStatus};
+use evenkeel_control::operator::{
+    AdminStatus, BackendHttpStatus, HttpStatus, LastReload, ListenerLimit, MonitorStatus,
+};
 
 use super::*;
 
@@ -82,6 +84,7 @@ fn service(name: &str, serving: bool, states: &[&str]) -> ServiceStatus {
         gate_since_unix: 0,
         gate_reason: String::new(),
         require: "any".to_owned(),
+        http: None,
         backends: states
             .iter()
             .enumerate()
@@ -119,6 +122,7 @@ fn backend(index: usize, state: &str) -> BackendStatus {
         resets: 0,
         bytes_sent: 0,
         bytes_received: 0,
+        http: None,
         cell: 0,
     }
 }
@@ -159,6 +163,101 @@ service api  NOT SERVING  10.0.0.1:80  rr
   b1       10.0.0.2:80       1  down   3 min       4       41,152         0  3 checks failed in a row  connection refused in 0.4 ms, 1 s ago
 "
     );
+}
+
+/// A service that speaks HTTP, and one before it that only routes.
+fn sample_of_http() -> Status {
+    let counts = |pairs: &[(&str, u64)]| {
+        let pairs = pairs.iter();
+        pairs.map(|(word, n)| ((*word).to_owned(), *n)).collect()
+    };
+    let mut status = sample();
+    let mut door = service("door", true, &[]);
+    door.http = Some(HttpStatus {
+        requests: 12,
+        answers: counts(&[("2xx", 0), ("3xx", 0), ("4xx", 12), ("5xx", 0)]),
+        own_answers: 12,
+        failed: counts(&[("no_route", 12)]),
+        ..HttpStatus::default()
+    });
+    let mut api = service("api", true, &["up", "up"]);
+    api.listeners.clear();
+    api.http = Some(HttpStatus {
+        requests: 98_765_432,
+        active: 7,
+        answers: counts(&[
+            ("2xx", 98_700_000),
+            ("3xx", 12),
+            ("4xx", 65_000),
+            ("5xx", 420),
+        ]),
+        own_answers: 90,
+        upgrades: 3,
+        failed: counts(&[
+            ("backend_closed", 2),
+            ("backend_timeout", 87),
+            ("client_gone", 0),
+            ("no_backend", 3),
+            ("worker_died", 1),
+        ]),
+        resent: 5,
+        budget_spent: 0,
+    });
+    for (backend, requests) in api.backends.iter_mut().zip([49_382_716, 49_382_716]) {
+        backend.http = Some(BackendHttpStatus {
+            requests,
+            reused: requests - 40_000,
+            idle: 16,
+            answers_5xx: 210,
+            bad_answers: 2,
+        });
+    }
+    status.services = vec![door, api];
+    status
+}
+
+fn services(page: &str) -> &str {
+    let (_, services) = page.split_once("\nservice door").unwrap();
+    services
+}
+
+#[test]
+fn requests_stand_below_the_connections() {
+    let page = render(&sample_of_http(), NOW, Paint::OFF, None);
+    assert_eq!(
+        services(&page),
+        "  serving  10.0.0.1:80  rr
+  connections  12 active  123,456 accepted  4 failed (connect 4)  2 tried on another backend
+  requests     0 active  12 so far  2xx 0  3xx 0  4xx 12  5xx 0  12 answered here
+  failed       12 requests  no_route 12
+  no backends of its own
+
+service api  serving  no listener  rr
+  connections  12 active  123,456 accepted  4 failed (connect 4)  2 tried on another backend
+  requests     7 active  98,765,432 so far  2xx 98,700,000  3xx 12  4xx 65,000  5xx 420  3 became tunnels  90 answered here  5 sent again
+  failed       93 requests  backend_timeout 87  no_backend 3  backend_closed 2  worker_died 1
+  BACKEND  ADDRESS      WEIGHT  STATE  SINCE  ACTIVE  CONNECTIONS    REQUESTS  IDLE  5XX  BAD  FAILURES  REASON  LAST ANSWER
+  b1       10.0.0.2:80       1  up     3 min       4       41,152  49,382,716    16  210    2         0          connected in 0.4 ms, 1 s ago
+  b2       10.0.0.3:80       1  up     3 min       4       41,152  49,382,716    16  210    2         0          connected in 0.4 ms, 1 s ago
+"
+    );
+}
+
+#[test]
+fn requests_fit_a_terminal() {
+    let status = sample_of_http();
+    for columns in [80, 120] {
+        let page = render(&status, NOW, Paint::OFF, Some(columns));
+        for line in services(&page).lines() {
+            assert!(line.chars().count() <= columns, "{columns}: {line}");
+        }
+        // What a person looks for first is still there.
+        let mut lines = page.lines().rev();
+        let head = lines.find(|line| line.starts_with("  BACKEND")).unwrap();
+        for heading in ["STATE", "ACTIVE", "REQUESTS", "5XX", "BAD", "FAILURES"] {
+            assert!(head.contains(heading), "{columns}: {head}");
+        }
+    }
 }
 
 #[test]
@@ -215,6 +314,18 @@ fn a_limit_that_is_reached_is_no_calm() {
         found.into_iter().map(|f| (f.urgent, f.words)).collect()
     };
     assert_eq!(words(&status), [], "the other has room");
+    status.services[0].http = Some(HttpStatus {
+        failed: BTreeMap::from([("internal".to_owned(), 2), ("no_route".to_owned(), 7)]),
+        ..HttpStatus::default()
+    });
+    assert_eq!(
+        words(&status),
+        [(
+            false,
+            "service web: this host had no resource for a request, or met a bug of this program, 2 times so far".to_owned()
+        )]
+    );
+    status.services[0].http = None;
     status.services[0].backends[1].weight = 0;
     assert_eq!(
         words(&status),

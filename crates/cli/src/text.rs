@@ -125,6 +125,35 @@ fn width(indent: &str, rows: &[Vec<Cell>]) -> usize {
         .unwrap_or(0)
 }
 
+/// Pieces in a row after a label of `label_columns`; further lines begin below the first piece, where a line would be wider than
+/// `columns`.
+pub(crate) fn labelled(
+    label: &str,
+    label_columns: usize,
+    pieces: &[String],
+    columns: Option<usize>,
+) -> String {
+    let mut text = format!("{label:<label_columns$}");
+    let mut width = label_columns;
+    for (number, piece) in pieces.iter().enumerate() {
+        let piece_columns = piece.chars().count();
+        if number > 0 {
+            if columns.is_some_and(|most| width + GAP.len() + piece_columns > most) {
+                text.push('\n');
+                text.push_str(&" ".repeat(label_columns));
+                width = label_columns;
+            } else {
+                text.push_str(GAP);
+                width += GAP.len();
+            }
+        }
+        text.push_str(piece);
+        width += piece_columns;
+    }
+    text.push('\n');
+    text
+}
+
 /// `n thing` or `n things`.
 pub(crate) fn count(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
@@ -259,6 +288,19 @@ mod tests {
             ],
         ];
         assert_eq!(table(" ", &rows, Paint::OFF), " name   n  why\n a     12\n");
+    }
+
+    #[test]
+    fn pieces_stay_whole_and_below_each_other() {
+        let pieces = ["1 active", "20 so far", "2xx 19"].map(str::to_owned);
+        let lines = |columns| labelled("  in", 6, &pieces, columns);
+        assert_eq!(lines(None), "  in  1 active  20 so far  2xx 19\n");
+        assert_eq!(lines(Some(33)), "  in  1 active  20 so far  2xx 19\n");
+        assert_eq!(lines(Some(32)), "  in  1 active  20 so far\n      2xx 19\n");
+        assert_eq!(
+            lines(Some(1)),
+            "  in  1 active\n      20 so far\n      2xx 19\n"
+        );
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::output::{self, Paint};
 use crate::status::now_unix;
 use crate::status_screen::{address, tone_of};
 use crate::text::{self, Cell, Tone, one_line};
-use crate::{client, events, runtime_dir};
+use crate::{client, events, runtime_dir, status_requests};
 
 /// Longest words of a check.
 const CHECK_CHARS_MAX: usize = 70;
@@ -101,6 +101,13 @@ fn facts(why: &Why, now_unix: u64) -> Vec<(&'static str, String)> {
         ("name", of_monitor(|e| &e.dns)),
         ("weight", weight(backend)),
         ("traffic", traffic(backend)),
+        (
+            "requests",
+            backend
+                .http
+                .as_ref()
+                .map_or_else(none, status_requests::words),
+        ),
         (
             "monitor",
             match known {
@@ -215,6 +222,7 @@ fn sentence(words: &str) -> String {
 #[cfg(test)]
 mod tests {
     use evenkeel_control::child::Event;
+    use evenkeel_control::operator::BackendHttpStatus;
 
     use super::*;
     use crate::status_screen::tests::sample;
@@ -294,6 +302,27 @@ last checks, newest first
 what happened, oldest first
   2023-11-14 22:10:00.000Z  admin    web/b3  drained by root (pid 12)
 "
+        );
+    }
+
+    #[test]
+    fn a_backend_of_http_has_its_requests_too() {
+        let mut why = why();
+        assert!(!render(&why, NOW, Paint::OFF).contains("requests"));
+        why.backend.http = Some(BackendHttpStatus {
+            requests: 98_765,
+            reused: 98_000,
+            idle: 1,
+            answers_5xx: 420,
+            bad_answers: 2,
+        });
+        let page = render(&why, NOW, Paint::OFF);
+        assert!(
+            page.contains(
+                "0 reset by it\nrequests  98,765 so far, 98,000 of them over a connection used before, 1 idle connection; \
+                 420 answers of 5xx, 2 bad answers (malformed, broken off, or none)\n"
+            ),
+            "{page}"
         );
     }
 

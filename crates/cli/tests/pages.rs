@@ -22,6 +22,12 @@ fn the_page_of_configuration_keys_is_current() {
 }
 
 #[test]
+fn the_page_of_rules_of_http_is_current() {
+    let generated = evenkeel_http::strict::reference_markdown();
+    is_current("http-rules.md", "http-rules", &generated);
+}
+
+#[test]
 fn the_page_of_metrics_is_current() {
     let generated = evenkeel_metrics::reference_markdown();
     is_current("metrics.md", "metrics", &generated);

@@ -4,10 +4,12 @@
 
 mod backends;
 mod capacities;
+mod http;
 mod policy;
 mod traffic;
 
 use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 
 use evenkeel_plan::{ConnectSpec, Globals, Scheduler, ServiceSpec, Spec};
 
@@ -50,6 +52,7 @@ pub(crate) fn assemble(written: Written, host: &Host, sink: &mut Sink<'_>) -> Op
         sink.warning(TOP, "services", message, help);
     }
     sorry(&written.services, sink);
+    http::services(&written.services, sink);
     capacities(&written, &services, sink);
 
     readable.then(|| Spec {
@@ -95,8 +98,10 @@ fn assemble_service<'a>(
     used: &mut HashSet<&'a str>,
     sink: &mut Sink<'_>,
 ) -> Option<ServiceSpec> {
+    let none = Pool::none(service);
     let (pool, at) = match &service.source {
         Source::Broken => return None,
+        Source::None => (&none, None),
         Source::Inline(pool) => (pool, None),
         Source::Named(name) => match pools.by_label.get(name.value.as_str()) {
             Some(pool) => {
@@ -116,7 +121,8 @@ fn assemble_service<'a>(
     let listeners = traffic::listeners(service, sink);
     traffic::source(service, &backends, sink);
     traffic::queue(service, pool, &backends, sink);
-    if !whole || listeners.is_empty() || at.is_some() != pool.name.is_some() {
+    let heard = !listeners.is_empty() || service.http.is_some();
+    if !whole || !heard || at.is_some() != pool.name.is_some() {
         return None;
     }
     Some(ServiceSpec {
@@ -134,7 +140,7 @@ fn assemble_service<'a>(
         keepalive: service.keepalive,
         queue: service.queue.spec,
         framing: service.framing,
-        http: None,
+        http: service.http.as_ref().map(|http| Arc::new(http::spec(http))),
     })
 }
 

@@ -1,18 +1,24 @@
 //! The difference of two specs by identity, for printing and for the reply to a reload.
 
 mod check;
+mod http;
+mod route;
 mod texts;
 mod traffic;
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
+use evenkeel_plan::http::RouteSpec;
 use evenkeel_plan::{
     BackendName, BackendSpec, Globals, ListenerSpec, ServiceName, ServiceSpec, Spec,
 };
 use serde::{Deserialize, Serialize};
 
 use self::check::check_texts;
+pub use self::http::persistence_words;
+use self::route::route_texts;
+pub use self::route::{action_words, route_words};
 use self::texts::{Texts, backend_texts, global_texts, service_texts};
 use self::traffic::admission_texts;
 
@@ -104,6 +110,33 @@ pub enum ServiceChange {
     BackendsReordered,
     /// The same listening addresses in another order: no effect.
     ListenersReordered,
+    /// A new route.
+    RouteAdded {
+        /// Which requests it is for.
+        route: String,
+        /// What becomes of them.
+        action: String,
+    },
+    /// A route that is gone.
+    RouteRemoved {
+        /// Which requests it was for.
+        route: String,
+        /// What became of them.
+        action: String,
+    },
+    /// A setting of a route.
+    Route {
+        /// Which requests it is for.
+        route: String,
+        /// Key; `action` is what becomes of them.
+        key: String,
+        /// Value before, as text.
+        from: String,
+        /// Value after, as text.
+        to: String,
+    },
+    /// The same routes in another order, which counts between those that are equally specific.
+    RoutesReordered,
 }
 
 impl Difference {
@@ -185,6 +218,19 @@ impl fmt::Display for Change {
                     } => write!(f, "backend {backend} {key} {from} -> {to}"),
                     ServiceChange::BackendsReordered => f.write_str("backends in another order"),
                     ServiceChange::ListenersReordered => f.write_str("listeners in another order"),
+                    ServiceChange::RouteAdded { route, action } => {
+                        write!(f, "+ route ({route}) {action}")
+                    }
+                    ServiceChange::RouteRemoved { route, action } => {
+                        write!(f, "- route ({route}) {action}")
+                    }
+                    ServiceChange::Route {
+                        route,
+                        key,
+                        from,
+                        to,
+                    } => write!(f, "route ({route}) {key} {from} -> {to}"),
+                    ServiceChange::RoutesReordered => f.write_str("routes in another order"),
                 }
             }
         }
@@ -214,7 +260,52 @@ fn within(old: &ServiceSpec, new: &ServiceSpec) -> Vec<ServiceChange> {
     }
     listeners(&old.listeners, &new.listeners, &mut changes);
     backends(&old.backends, &new.backends, &mut changes);
+    routes(routes_of(old), routes_of(new), &mut changes);
     changes
+}
+
+fn routes_of(service: &ServiceSpec) -> &[RouteSpec] {
+    service.http.as_ref().map_or(&[], |http| &http.routes)
+}
+
+/// A route is the same when it is for the same requests.
+fn routes(old: &[RouteSpec], new: &[RouteSpec], changes: &mut Vec<ServiceChange>) {
+    let named = |routes: &[RouteSpec]| -> Vec<String> { routes.iter().map(route_words).collect() };
+    let (old_names, new_names) = (named(old), named(new));
+    let before: HashMap<_, _> = old_names.iter().zip(old).collect();
+    let after: HashSet<_> = new_names.iter().collect();
+    for (route, spec) in old_names.iter().zip(old) {
+        if !after.contains(route) {
+            changes.push(ServiceChange::RouteRemoved {
+                route: route.clone(),
+                action: action_words(&spec.action),
+            });
+        }
+    }
+    for (route, spec) in new_names.iter().zip(new) {
+        let Some(before) = before.get(route) else {
+            changes.push(ServiceChange::RouteAdded {
+                route: route.clone(),
+                action: action_words(&spec.action),
+            });
+            continue;
+        };
+        for ((key, from), (_, to)) in route_texts(before).into_iter().zip(route_texts(spec)) {
+            if from != to {
+                changes.push(ServiceChange::Route {
+                    route: route.clone(),
+                    key: key.to_owned(),
+                    from,
+                    to,
+                });
+            }
+        }
+    }
+    let kept_before = old_names.iter().filter(|route| after.contains(route));
+    let kept_after = new_names.iter().filter(|route| before.contains_key(route));
+    if !kept_before.eq(kept_after) {
+        changes.push(ServiceChange::RoutesReordered);
+    }
 }
 
 fn listeners(old: &[ListenerSpec], new: &[ListenerSpec], changes: &mut Vec<ServiceChange>) {

@@ -165,31 +165,8 @@ impl<'a> Fields<'a> {
         let Some(node) = self.get(name) else {
             return self.absent(name, default);
         };
-        let read = |sink: &mut Sink<'_>| {
-            let text = match node.value {
-                DeValue::Integer(number) => {
-                    let example = key.example;
-                    let message = format!("expected a size such as `{example}`, found an integer");
-                    let help = parse_size(number.as_str()).err();
-                    node.error(sink, message, help.unwrap_or_default());
-                    return None;
-                }
-                _ => node.text(sink, key.example)?,
-            };
-            match parse_size(text) {
-                Ok(size) if (min..=max).contains(&size) => Some(size),
-                Ok(_) => {
-                    let help = format!("from `\"{}\"` to `\"{}\"`", SizeText(min), SizeText(max));
-                    node.error(sink, format!("{} is out of range", shown(text)), help);
-                    None
-                }
-                Err(help) => {
-                    node.error(sink, format!("{} is not a size", shown(text)), help);
-                    None
-                }
-            }
-        };
-        let value = read(sink);
+        let value = node.size(u64::from(min), u64::from(max), key.example, sink);
+        let value = value.and_then(|size| u32::try_from(size).ok());
         node.got(value, default)
     }
 
@@ -367,6 +344,10 @@ impl<'a> Fields<'a> {
                  `credentials` names environment variables, `user_file` and `password_file` name files"
                     .to_owned()
             }
+            Suggestion::CookieKey => {
+                "secrets are not written here: `key_env = \"COOKIE_KEY\"` names an environment variable, `key_file` a file"
+                    .to_owned()
+            }
             Suggestion::None => {
                 let names: Vec<_> = self
                     .section
@@ -469,6 +450,37 @@ impl<'a> Node<'a> {
             );
         }
         value
+    }
+
+    /// A size in bytes from `min` to `max`.
+    pub(crate) fn size(
+        &self,
+        min: u64,
+        max: u64,
+        example: &str,
+        sink: &mut Sink<'_>,
+    ) -> Option<u64> {
+        let text = match self.value {
+            DeValue::Integer(number) => {
+                let message = format!("expected a size such as `{example}`, found an integer");
+                let help = parse_size(number.as_str()).err();
+                self.error(sink, message, help.unwrap_or_default());
+                return None;
+            }
+            _ => self.text(sink, example)?,
+        };
+        match parse_size(text) {
+            Ok(size) if (min..=max).contains(&size) => Some(size),
+            Ok(_) => {
+                let help = format!("from `\"{}\"` to `\"{}\"`", SizeText(min), SizeText(max));
+                self.error(sink, format!("{} is out of range", shown(text)), help);
+                None
+            }
+            Err(help) => {
+                self.error(sink, format!("{} is not a size", shown(text)), help);
+                None
+            }
+        }
     }
 
     pub(crate) fn percent(

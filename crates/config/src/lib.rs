@@ -32,7 +32,9 @@ mod syntax;
 mod value;
 mod written;
 
-pub use difference::{Change, Difference, ServiceChange};
+pub use difference::{
+    Change, Difference, ServiceChange, action_words, persistence_words, route_words,
+};
 pub use example::{DEMO, demo};
 pub use load::{FILE_BYTES_MAX, load};
 pub use problem::{ConfigErrors, PROBLEMS_MAX, Problem};

@@ -124,6 +124,11 @@ fn heading(section: Section) -> String {
         Section::Backend => "Entries of `backends`".to_owned(),
         Section::Listen => "Entries of `listen`".to_owned(),
         Section::Request => "Entries of `requests`".to_owned(),
+        Section::RouteHeader => "Entries of `headers` of a route".to_owned(),
+        Section::Redirect => "`redirect` of a route".to_owned(),
+        Section::FixedAnswer => "`answer` of a route".to_owned(),
+        Section::BodyByType => "Entries of `body_by_type`".to_owned(),
+        Section::Edits => "`request` and `response`".to_owned(),
         section => format!("`{}`", section.title()),
     }
 }
@@ -155,8 +160,12 @@ fn row(key: &Key) -> String {
         Kind::Size { min, max, default } => (
             "size".to_owned(),
             "written with it".to_owned(),
-            format!("`\"{}\"`", SizeText(default)),
-            format!("`\"{}\"` to `\"{}\"`", SizeText(min), SizeText(max)),
+            format!("`\"{}\"`", SizeText(default.into())),
+            format!(
+                "`\"{}\"` to `\"{}\"`",
+                SizeText(min.into()),
+                SizeText(max.into())
+            ),
         ),
         Kind::Duration { min, max, default } => (
             "duration".to_owned(),

@@ -3,15 +3,16 @@
 //! The decoder takes names, ranges and defaults from here, the nearest-name search its candidates, and the reference
 //! page all of it.
 
+mod http_keys;
 mod keys;
 mod kinds;
+mod route_keys;
 mod synonyms;
 #[cfg(test)]
 mod tests;
 
 use std::time::Duration;
 
-pub(crate) use self::keys::KEYS;
 pub(crate) use self::kinds::{CHECK_WORDS, CheckWord, REQUEST_KEYS};
 pub(crate) use self::synonyms::{SYNONYMS, WORD_SYNONYMS};
 
@@ -37,10 +38,27 @@ pub(crate) enum Section {
     Timeouts,
     Keepalive,
     Queue,
+    Route,
+    RouteHeader,
+    Redirect,
+    FixedAnswer,
+    Edits,
+    Http,
+    HttpLimits,
+    BodyByType,
+    HttpTimeouts,
+    HttpForwarded,
+    HttpRetry,
+    HttpPool,
+    HttpCompression,
+    HttpPersistence,
+    HttpAnswers,
+    HttpPage,
+    HttpTransform,
 }
 
 impl Section {
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 36] = [
         Self::Root,
         Self::Metrics,
         Self::Drain,
@@ -60,6 +78,23 @@ impl Section {
         Self::Timeouts,
         Self::Keepalive,
         Self::Queue,
+        Self::Route,
+        Self::RouteHeader,
+        Self::Redirect,
+        Self::FixedAnswer,
+        Self::Edits,
+        Self::Http,
+        Self::HttpLimits,
+        Self::BodyByType,
+        Self::HttpTimeouts,
+        Self::HttpForwarded,
+        Self::HttpRetry,
+        Self::HttpPool,
+        Self::HttpCompression,
+        Self::HttpPersistence,
+        Self::HttpAnswers,
+        Self::HttpPage,
+        Self::HttpTransform,
     ];
 
     /// How the section is written.
@@ -84,6 +119,23 @@ impl Section {
             Self::Timeouts => "[services.NAME.timeouts]",
             Self::Keepalive => "[services.NAME.keepalive]",
             Self::Queue => "[services.NAME.queue]",
+            Self::Route => "[[services.NAME.routes]]",
+            Self::RouteHeader => "an entry of headers",
+            Self::Redirect => "redirect of a route",
+            Self::FixedAnswer => "answer of a route",
+            Self::Edits => "request and response",
+            Self::Http => "[services.NAME.http]",
+            Self::HttpLimits => "[services.NAME.http.limits]",
+            Self::BodyByType => "an entry of body_by_type",
+            Self::HttpTimeouts => "[services.NAME.http.timeouts]",
+            Self::HttpForwarded => "[services.NAME.http.forwarded]",
+            Self::HttpRetry => "[services.NAME.http.retry]",
+            Self::HttpPool => "[services.NAME.http.pool]",
+            Self::HttpCompression => "[services.NAME.http.compression]",
+            Self::HttpPersistence => "[services.NAME.http.persistence]",
+            Self::HttpAnswers => "[services.NAME.http.answers]",
+            Self::HttpPage => "[[services.NAME.http.answers.pages]]",
+            Self::HttpTransform => "[services.NAME.http.transform]",
         }
     }
 
@@ -140,6 +192,57 @@ impl Section {
                 "Connections that wait while every eligible backend is at its `max_connections`. Over all workers, first come, \
                  first served."
             }
+            Self::Route => {
+                "Which requests of the service's listeners go where. The most specific route that a request fits is taken: by host \
+                 (a name, then the wildcard with the longest name, then any), then by path (exact, regular expression, longest \
+                 prefix, any), then with methods before without, then by the number of fields, then by the order in the file. What \
+                 no route takes goes to the service's own backends; where it has none, the answer is 404. `evenkeel explain URL` \
+                 says which route a request takes, and why."
+            }
+            Self::RouteHeader => {
+                "One condition on a field: `headers = [{ name = \"X-Tenant\", regex = 'a-[0-9]+' }]`. A table of names and values, \
+                 `headers = { X-Tenant = \"a\" }`, is the short form of `equals`."
+            }
+            Self::Redirect => "Where the client is sent.",
+            Self::FixedAnswer => "An answer from the daemon itself.",
+            Self::Edits => {
+                "Changes to fields, in this order: `remove`, `set`, `add`. Not of those that frame a message or are about one \
+                 connection (`Content-Length`, `Transfer-Encoding`, `Connection`, ...), nor of `Host`, which has a key of its own."
+            }
+            Self::Http => {
+                "HTTP of a service with `mode = \"http\"`. *Listeners*: of requests that come in by the service's \
+                 `listen`, wherever they go. *Backends*: of requests that its backends get, from wherever they come."
+            }
+            Self::HttpLimits => {
+                "Listeners: sizes and numbers of requests. Limits of connections are in the service itself."
+            }
+            Self::BodyByType => {
+                "A limit on bodies of one type: `{ type = \"image/*\", bytes = \"10MiB\" }`."
+            }
+            Self::HttpTimeouts => {
+                "How long a request may take for what. For a connection to a backend and for waiting in the queue: `connect` and \
+                 `queue` of the service."
+            }
+            Self::HttpForwarded => {
+                "Listeners: what backends are told of who asked, and who may say so to us."
+            }
+            Self::HttpRetry => {
+                "Backends: what is tried again. A request of which nothing was sent always is; a POST of which something was \
+                 sent, never."
+            }
+            Self::HttpPool => "Backends: connections that are used again.",
+            Self::HttpCompression => {
+                "Listeners: which answers are compressed where the client asks for it. Off by default. With secrets and what a client \
+                 sent in one answer, its length can tell of the secret (BREACH)."
+            }
+            Self::HttpPersistence => "Backends: which requests stay with one of them.",
+            Self::HttpAnswers => {
+                "Listeners: answers of the daemon itself, such as 503 when no backend can take a request."
+            }
+            Self::HttpPage => "A page in place of a built-in one.",
+            Self::HttpTransform => {
+                "Backends: changes to every request and answer, after those of the route."
+            }
         }
     }
 
@@ -151,6 +254,27 @@ impl Section {
     pub(crate) fn key(self, name: &str) -> Option<&'static Key> {
         self.keys().find(|key| key.name == name)
     }
+}
+
+/// All keys, in the order of the reference page within their sections.
+pub(crate) const KEYS: &[Key] = &joined();
+
+const COUNT: usize = keys::KEYS.len() + route_keys::KEYS.len() + http_keys::KEYS.len();
+
+const fn joined() -> [Key; COUNT] {
+    let parts = [keys::KEYS, route_keys::KEYS, http_keys::KEYS];
+    let mut all = [keys::KEYS[0]; COUNT];
+    let (mut part, mut count) = (0, 0);
+    while part < parts.len() {
+        let mut index = 0;
+        while index < parts[part].len() {
+            all[count] = parts[part][index];
+            count += 1;
+            index += 1;
+        }
+        part += 1;
+    }
+    all
 }
 
 /// One key.

@@ -16,6 +16,8 @@ pub(crate) enum Suggestion {
     Port,
     /// A secret, which is never written in the file.
     Secret,
+    /// A key for cookies, which is one too.
+    CookieKey,
     None,
 }
 
@@ -32,7 +34,8 @@ pub(crate) fn suggestion(section: Section, key: &str) -> Suggestion {
         return Suggestion::Name(name);
     }
     let connect = ["connect", "connect_timeout", "timeout_connect"];
-    if section == Section::Timeouts && connect.contains(&key) {
+    let times = matches!(section, Section::Timeouts | Section::HttpTimeouts);
+    if times && connect.contains(&key) {
         return Suggestion::ConnectTimeout;
     }
     if key == "port" && matches!(section, Section::Backend | Section::Listen) {
@@ -42,6 +45,9 @@ pub(crate) fn suggestion(section: Section, key: &str) -> Suggestion {
     if matches!(section, Section::Check | Section::Credentials) && secret.contains(&key) {
         return Suggestion::Secret;
     }
+    if section == Section::HttpPersistence && ["key", "secret", "previous_key"].contains(&key) {
+        return Suggestion::CookieKey;
+    }
     let elsewhere = |name: &str| {
         let titles: Vec<_> = Section::ALL
             .into_iter()
@@ -50,8 +56,8 @@ pub(crate) fn suggestion(section: Section, key: &str) -> Suggestion {
             .collect();
         titles.join(" or ")
     };
-    // All limits are plural; the singular is a slip, whatever it means elsewhere (`source` does).
-    if section == Section::Limits
+    // All limits are plural, and so are `services`, `pools` and `timeouts`; the singular is a slip, whatever it means elsewhere.
+    if matches!(section, Section::Limits | Section::Root | Section::Http)
         && let Some(name) = names().find(|name| name.strip_suffix('s') == Some(key))
     {
         return Suggestion::Name(name);

@@ -124,11 +124,16 @@ fn lenient_duration(text: &str) -> Option<Duration> {
 }
 
 /// Units of a size, largest first: how they are written, and bytes.
-const SIZE_UNITS: [(&str, u32); 3] = [("MiB", 1 << 20), ("KiB", 1 << 10), ("B", 1)];
+const SIZE_UNITS: [(&str, u64); 4] = [
+    ("GiB", 1 << 30),
+    ("MiB", 1 << 20),
+    ("KiB", 1 << 10),
+    ("B", 1),
+];
 
 /// Writes a size as the configuration language does: `1MiB`, `100KiB`, `1000B`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SizeText(pub(crate) u32);
+pub(crate) struct SizeText(pub(crate) u64);
 
 impl fmt::Display for SizeText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -145,7 +150,7 @@ impl fmt::Display for SizeText {
 ///
 /// # Errors
 /// What would be right.
-pub(crate) fn parse_size(text: &str) -> Result<u32, String> {
+pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     if digits == 0 || digits > 12 {
@@ -153,8 +158,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u32, String> {
     }
     if let Some((_, bytes)) = SIZE_UNITS.iter().find(|(known, _)| *known == unit) {
         let size = number.parse::<u64>().unwrap_or(u64::MAX);
-        let size = size.saturating_mul(u64::from(*bytes));
-        return Ok(u32::try_from(size).unwrap_or(u32::MAX));
+        return Ok(size.saturating_mul(*bytes));
     }
     Err(match unit.trim().to_ascii_lowercase().as_str() {
         "" => match number.parse() {
@@ -164,6 +168,7 @@ pub(crate) fn parse_size(text: &str) -> Result<u32, String> {
         "b" | "byte" | "bytes" => format!("write `\"{number}B\"`"),
         "k" | "kb" | "kib" => format!("write `\"{number}KiB\"`"),
         "m" | "mb" | "mib" => format!("write `\"{number}MiB\"`"),
+        "g" | "gb" | "gib" => format!("write `\"{number}GiB\"`"),
         _ => "write a size such as `\"512KiB\"` or `\"1MiB\"`".to_owned(),
     })
 }
@@ -357,14 +362,15 @@ mod tests {
             assert_eq!(SizeText(bytes).to_string(), text);
         }
         assert_eq!(parse_size("1024KiB").map(SizeText), Ok(SizeText(1 << 20)));
-        assert_eq!(parse_size("999999999999MiB"), Ok(u32::MAX));
+        assert_eq!(parse_size("999999999999GiB"), Ok(u64::MAX));
         for (text, help) in [
             ("1000", "`\"1000KiB\"`"),
             ("1048576", "a size has a unit: `\"1MiB\"`"),
             ("1M", "write `\"1MiB\"`"),
             ("64 kb", "write `\"64KiB\"`"),
             ("5bytes", "write `\"5B\"`"),
-            ("1GiB", "write a size such as"),
+            ("1 gb", "write `\"1GiB\"`"),
+            ("1TiB", "write a size such as"),
             ("1.5MiB", "write a size such as"),
             ("-1B", "write a size such as"),
             ("9999999999999B", "write a size such as"),

@@ -5,6 +5,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evenkeel_plan::http::{HttpSpec, RouteSpec};
 use evenkeel_plan::{
     AccessLogSpec, BackendName, CheckSpec, ConnectSpec, DrainSpec, Framing, KeepaliveSpec,
     LimitsSpec, LogSpec, Network, OnDown, PoolName, QueueSpec, Require, ResolveSpec, Scheduler,
@@ -92,6 +93,26 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
+    /// The pool of a service that needs no backends.
+    pub(crate) fn none(service: &Service) -> Self {
+        Self {
+            name: None,
+            label: service.label.clone(),
+            at: service.at,
+            key: service.key.clone(),
+            backends: Vec::new(),
+            complete: true,
+            port: Got {
+                value: None,
+                at: None,
+                good: true,
+                key: service.key.clone(),
+            },
+            check: None,
+            backend_max_connections: None,
+        }
+    }
+
     /// The first SRV name among the backends.
     pub(crate) fn srv_name(&self) -> Option<&Place> {
         let mut places = self.backends.iter().map(|backend| &backend.address);
@@ -128,6 +149,8 @@ pub(crate) struct Service {
     pub(crate) at: Span,
     pub(crate) key: String,
     pub(crate) listeners: Vec<Listener>,
+    /// Whether `listen` is written, readable or not.
+    pub(crate) has_listen: bool,
     pub(crate) source: Source,
     pub(crate) port: Got<Option<u16>>,
     pub(crate) scheduler: Scheduler,
@@ -139,6 +162,28 @@ pub(crate) struct Service {
     pub(crate) keepalive: KeepaliveSpec,
     pub(crate) queue: Queue,
     pub(crate) framing: Framing,
+    /// `None` = connections are relayed.
+    pub(crate) http: Option<Http>,
+}
+
+/// HTTP of a service.
+#[derive(Debug)]
+pub(crate) struct Http {
+    /// Without its routes.
+    pub(crate) spec: HttpSpec,
+    /// In file order.
+    pub(crate) routes: Vec<Route>,
+}
+
+/// A route.
+#[derive(Debug)]
+pub(crate) struct Route {
+    /// `None` when a part of it could not be read; reported.
+    pub(crate) spec: Option<RouteSpec>,
+    /// The service that it leads to, as written.
+    pub(crate) service: Option<Placed<String>>,
+    pub(crate) at: Span,
+    pub(crate) key: String,
 }
 
 /// Who waits for a backend that is full.
@@ -199,6 +244,8 @@ pub(crate) struct Rate {
 pub(crate) enum Source {
     Named(Placed<String>),
     Inline(Pool),
+    /// There are none, and need not be: the service has routes.
+    None,
     /// Could not be read; reported.
     Broken,
 }

@@ -378,3 +378,212 @@ fn checks() {
         assert_eq!(line, format!("check tcp -> {text}"));
     }
 }
+
+const HTTP: &str = r#"version = 1
+[services.api]
+mode = "http"
+backends = [{ name = "b1", address = "10.0.0.1:80" }]
+[services.web]
+mode = "http"
+listen = "127.0.0.1:1"
+backends = [{ name = "b1", address = "10.0.0.1:80" }]
+[services.web.http]
+presets = []
+[[services.web.routes]]
+hosts = ["a.example.org", "*.b.example.org"]
+prefix = "/api"
+methods = ["GET", "HEAD"]
+headers = [{ name = "X-A", equals = "1" }, { name = "X-B", regex = '\d' }, { name = "X-C", present = true }]
+service = "api"
+[[services.web.routes]]
+path = "/old"
+redirect = { location = "/new" }
+[[services.web.routes]]
+regex = '/v\d'
+answer = { body = "no" }
+[[services.web.routes]]
+service = "api"
+"#;
+
+/// The difference from `HTTP` after the replacements.
+fn after_http(replacements: &[(&str, &str)]) -> String {
+    let before = HTTP.replace("presets = []\n", "");
+    let mut text = HTTP.to_owned();
+    for (from, to) in replacements {
+        assert!(text.contains(from), "{from}");
+        text = text.replace(from, to);
+    }
+    let text = text.replace("presets = []\n", "");
+    let difference = Difference::between(&spec(&before), &spec(&text));
+    assert_eq!(difference.is_empty(), spec(&before) == spec(&text));
+    difference.to_string()
+}
+
+#[test]
+fn routes() {
+    assert_eq!(after_http(&[]), "");
+    assert_eq!(
+        after_http(&[
+            ("path = \"/old\"", "path = \"/older\""),
+            ("location = \"/new\"", "location = \"/newer\", status = 302"),
+            ("body = \"no\"", "status = 404, content_type = \"text/html\""),
+            ("hosts = [\"a.example.org\"", "strip_prefix = \"/api\"\nhost_header = \"backend\"\nrequest = { remove = \"X-A\", set = { X-B = \"1\" } }\nhosts = [\"a.example.org\""),
+        ]),
+        "\
+~ service web: - route (path /old) 308 to /new
+~ service web: route (host a.example.org or *.b.example.org, prefix /api, method GET or HEAD, field X-A = \"1\", field X-B ~ \\d, field X-C) strip_prefix nothing -> /api
+~ service web: route (host a.example.org or *.b.example.org, prefix /api, method GET or HEAD, field X-A = \"1\", field X-B ~ \\d, field X-C) host_header keep -> backend
+~ service web: route (host a.example.org or *.b.example.org, prefix /api, method GET or HEAD, field X-A = \"1\", field X-B ~ \\d, field X-C) request unchanged -> remove X-A; set X-B \"1\"
+~ service web: + route (path /older) 302 to /newer
+~ service web: route (regex /v\\d) action answer 200 \"no\" -> answer 404 as text/html"
+    );
+    assert_eq!(
+        after_http(&[
+            (
+                "path = \"/old\"\nredirect = { location = \"/new\" }",
+                "PLACE"
+            ),
+            (
+                "regex = '/v\\d'\nanswer = { body = \"no\" }",
+                "path = \"/old\"\nredirect = { location = \"/new\" }"
+            ),
+            ("PLACE", "regex = '/v\\d'\nanswer = { body = \"no\" }"),
+        ]),
+        "~ service web: routes in another order"
+    );
+    let long = "x".repeat(100);
+    let with = |end: &str| after_http(&[("body = \"no\"", &format!("body = \"{long}{end}\""))]);
+    assert_ne!(with("a"), with("b"));
+}
+
+#[test]
+fn mode() {
+    let tcp = "version = 1\n[services.s]\nlisten = \"127.0.0.1:1\"\nbackends = [\"10.0.0.1:80\"]\n";
+    let http = format!(
+        "{tcp}mode = \"http\"\nhttp = {{ retry = {{ attempts = 2 }} }}\nroutes = [{{ service = \"s\" }}]\n"
+    );
+    let difference = Difference::between(&spec(tcp), &spec(&http));
+    assert_eq!(
+        difference.to_string(),
+        "~ service s: mode tcp -> http\n~ service s: http.retry.attempts 3 -> 2\n~ service s: + route (every request) service s"
+    );
+}
+
+#[test]
+fn settings_of_http() {
+    for (table, key, value, change) in [
+        ("", "allow_half_close", "true", "false -> true"),
+        ("", "presets", "\"couchdb\"", "none -> couchdb"),
+        ("limits", "head_bytes", "\"64KiB\"", "32KiB -> 64KiB"),
+        ("limits", "fields", "10", "100 -> 10"),
+        ("limits", "uri_bytes", "\"1KiB\"", "8190B -> 1KiB"),
+        ("limits", "body_bytes", "\"8GiB\"", "any -> 8GiB"),
+        (
+            "limits",
+            "body_by_type",
+            "[{ type = \"a/b\", bytes = \"0B\" }, { type = \"*/*\" }]",
+            "none -> a/b 0B, */* any",
+        ),
+        ("limits", "requests_per_connection", "1", "none -> 1"),
+        ("limits", "concurrent_requests", "1", "none -> 1"),
+        ("timeouts", "request_head", "\"1s\"", "30s -> 1s"),
+        ("timeouts", "body_idle", "\"0s\"", "1m -> 0s"),
+        ("timeouts", "client_write", "\"0s\"", "1m -> 0s"),
+        ("timeouts", "keep_alive_idle", "\"1s\"", "5m -> 1s"),
+        ("timeouts", "first_byte", "\"1s\"", "0s -> 1s"),
+        ("timeouts", "answer_idle", "\"0s\"", "1h -> 0s"),
+        ("timeouts", "upstream_idle", "\"1s\"", "4s -> 1s"),
+        ("timeouts", "tunnel_idle", "\"0s\"", "1h -> 0s"),
+        (
+            "forwarded",
+            "trusted",
+            "\"10.0.0.0/8\"",
+            "nobody -> 10.0.0.0/8",
+        ),
+        (
+            "forwarded",
+            "source",
+            "\"forwarded\"",
+            "x-forwarded -> forwarded",
+        ),
+        ("forwarded", "x_forwarded_for", "\"off\"", "append -> off"),
+        (
+            "forwarded",
+            "x_forwarded_proto",
+            "\"replace\"",
+            "append -> replace",
+        ),
+        ("forwarded", "x_forwarded_host", "\"off\"", "append -> off"),
+        ("forwarded", "forwarded", "\"append\"", "off -> append"),
+        ("forwarded", "request_id", "false", "X-Request-Id -> false"),
+        ("retry", "attempts", "1", "3 -> 1"),
+        ("retry", "methods", "\"PUT\"", "none -> PUT"),
+        ("retry", "body_bytes", "\"0B\"", "16KiB -> 0B"),
+        ("retry", "budget", "\"0%\"", "20% -> 0%"),
+        ("retry", "budget_floor", "0", "10 -> 0"),
+        ("pool", "idle", "0", "1024 -> 0"),
+        ("pool", "requests", "1", "none -> 1"),
+        (
+            "compression",
+            "codings",
+            "[\"gzip\", \"br\"]",
+            "none -> gzip, br",
+        ),
+        ("answers", "default", "\"html\"", "json -> html"),
+        ("answers", "server", "\"x\"", "evenkeel -> x"),
+        ("answers", "retry_after", "\"0s\"", "5s -> 0s"),
+        ("answers", "error_field", "\"X-E\"", "none -> X-E"),
+        (
+            "answers",
+            "pages",
+            "[{ statuses = 503, body = \"no\" }, { format = \"html\", content_type = \"a/b\", body = \"\" }]",
+            "none -> (503) json \"no\", (all) html \"\" as a/b",
+        ),
+        ("transform", "strip_prefix", "\"/a\"", "nothing -> /a"),
+        ("transform", "add_prefix", "\"/a\"", "nothing -> /a"),
+        ("transform", "host", "{ set = \"a\" }", "keep -> set a"),
+        (
+            "transform",
+            "request",
+            "{ add = { X-A = \"1\" } }",
+            "unchanged -> add X-A \"1\"",
+        ),
+        (
+            "transform",
+            "response",
+            "{ remove = \"X-*\" }",
+            "unchanged -> remove X-*",
+        ),
+    ] {
+        let (dot, section) = match table {
+            "" => ("", String::new()),
+            table => (".", format!("[services.web.http.{table}]\n")),
+        };
+        let found = after_http(&[("presets = []\n", &format!("{section}{key} = {value}\n"))]);
+        let expected = format!("~ service web: http.{table}{dot}{key} {change}");
+        assert_eq!(found, expected);
+    }
+    let found = after_http(&[(
+        "presets = []\n",
+        "persistence = { key_env = \"K\", domain = \"a\" }\n",
+    )]);
+    assert_eq!(
+        found,
+        "~ service web: http.persistence none -> by cookie evenkeel (lifetime 0s, path /, secure auto, http_only true, \
+         same_site lax, domain a, key $K)"
+    );
+    for (written, text) in [
+        ("by = \"header\", header = \"X-A\"", "by header X-A"),
+        ("by = \"uri\", query = true", "by uri with query"),
+        ("by = \"source\"", "by source"),
+    ] {
+        let found = after_http(&[(
+            "presets = []\n",
+            &format!("persistence = {{ {written} }}\n"),
+        )]);
+        assert_eq!(
+            found,
+            format!("~ service web: http.persistence none -> {text}")
+        );
+    }
+}

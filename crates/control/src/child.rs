@@ -22,7 +22,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use evenkeel_plan::{Address, BackendCell, ListenerCell, SlotIdx};
+use evenkeel_plan::http::CookieSpec;
+use evenkeel_plan::{Address, BackendCell, ListenerCell, SecretSource, SlotIdx};
 use serde::{Deserialize, Serialize};
 
 /// Version of this conversation. Both ends are the same binary but across an upgrade.
@@ -141,6 +142,12 @@ pub enum Descriptor {
     },
     /// A bound Unix stream socket in the runtime directory, on which orphans answer the next supervisor.
     Reunion,
+    /// To a worker: a sealed blob of [`CookieKeys`], for the [`ToChild::Prepare`] of this generation; none where no service of
+    /// it has cookies.
+    CookieKeys {
+        /// The generation.
+        generation: u64,
+    },
 }
 
 /// From the supervisor.
@@ -361,7 +368,7 @@ pub struct CheckRecord {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Secrets {
     /// Each source that the plan names, and its value, or why it could not be read.
-    pub values: Vec<(evenkeel_plan::SecretSource, Result<Vec<u8>, String>)>,
+    pub values: Vec<(SecretSource, Result<Vec<u8>, String>)>,
 }
 
 impl std::fmt::Debug for Secrets {
@@ -369,6 +376,60 @@ impl std::fmt::Debug for Secrets {
         f.debug_struct("Secrets")
             .field("count", &self.values.len())
             .finish_non_exhaustive()
+    }
+}
+
+/// Keys that cookies are signed with. Travels in a sealed blob to workers only; never logged.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CookieKeys {
+    /// The supervisor's own, for cookies that have no source of a key: the same for its whole life.
+    pub own: Vec<u8>,
+    /// Each source of a key that the plan names, and its value.
+    pub values: Vec<(SecretSource, Vec<u8>)>,
+}
+
+/// Keys of one cookie.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct KeysOfCookie<'a> {
+    /// Signs.
+    pub key: &'a [u8],
+    /// Still counts.
+    pub previous: Option<&'a [u8]>,
+}
+
+impl CookieKeys {
+    /// Those of `cookie`; `None` = one of them is not here.
+    #[must_use]
+    pub fn of(&self, cookie: &CookieSpec) -> Option<KeysOfCookie<'_>> {
+        let value = |wanted: &SecretSource| {
+            let mut values = self.values.iter();
+            let (_, value) = values.find(|(source, _)| source == wanted)?;
+            Some(value.as_slice())
+        };
+        Some(KeysOfCookie {
+            key: match &cookie.key {
+                Some(source) => value(source)?,
+                None => &self.own,
+            },
+            previous: match &cookie.previous_key {
+                Some(source) => Some(value(source)?),
+                None => None,
+            },
+        })
+    }
+}
+
+impl std::fmt::Debug for CookieKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CookieKeys")
+            .field("count", &self.values.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for KeysOfCookie<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KeysOfCookie").finish_non_exhaustive()
     }
 }
 
@@ -393,4 +454,54 @@ pub struct Report {
     pub checked_unix: u64,
     /// Unix ms of the next check; 0 = none is planned.
     pub next_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cookie_gets_its_own_keys_or_none() {
+        let source = |name: &str| SecretSource::Environment(name.to_owned());
+        let keys = CookieKeys {
+            own: b"made here".to_vec(),
+            values: vec![
+                (source("A"), b"first".to_vec()),
+                (source("B"), b"second".to_vec()),
+            ],
+        };
+        let of = |key: Option<&str>, previous: Option<&str>| {
+            let cookie = CookieSpec {
+                key: key.map(source),
+                previous_key: previous.map(source),
+                ..CookieSpec::default()
+            };
+            let keys = keys.of(&cookie)?;
+            Some((keys.key.to_vec(), keys.previous.map(<[u8]>::to_vec)))
+        };
+        let expected = |key: &str, previous: Option<&str>| {
+            let previous = previous.map(|previous| previous.as_bytes().to_vec());
+            Some((key.as_bytes().to_vec(), previous))
+        };
+        assert_eq!(of(None, None), expected("made here", None));
+        assert_eq!(of(None, Some("A")), expected("made here", Some("first")));
+        assert_eq!(of(Some("B"), Some("A")), expected("second", Some("first")));
+        // Rather none than another one.
+        assert_eq!(of(Some("C"), None), None);
+        assert_eq!(of(Some("A"), Some("C")), None);
+    }
+
+    #[test]
+    fn keys_are_not_shown() {
+        let value = b"0123456789abcdef".to_vec();
+        let keys = CookieKeys {
+            own: value.clone(),
+            values: vec![(SecretSource::File("/k".to_owned()), value.clone())],
+        };
+        let of_one = keys.of(&CookieSpec::default()).unwrap();
+        let shown = format!("{keys:?} {of_one:?}");
+        let numbers = format!("{:?}", &value[..4]);
+        assert!(!shown.contains("0123"), "{shown}");
+        assert!(!shown.contains(numbers.trim_matches(['[', ']'])), "{shown}");
+    }
 }

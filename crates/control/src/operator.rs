@@ -275,7 +275,7 @@ pub struct ServiceStatus {
     pub bytes_sent: u64,
     /// Connections accepted, by slot.
     pub accepted_by_slot: BTreeMap<u16, u64>,
-    /// Whether new connections find an eligible backend.
+    /// Whether new connections find an eligible backend, or the service has none because its routes send requests elsewhere.
     pub serving: bool,
     /// `open`, `closed`, `panic`.
     pub gate: String,
@@ -285,8 +285,49 @@ pub struct ServiceStatus {
     pub gate_reason: String,
     /// `any`, `all`, `2`, `50%`.
     pub require: String,
+    /// Requests, where the service speaks HTTP. A daemon of before does not say.
+    #[serde(default)]
+    pub http: Option<HttpStatus>,
     /// In file order.
     pub backends: Vec<BackendStatus>,
+}
+
+/// Requests of a service that speaks HTTP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HttpStatus {
+    /// Requests that were routed to it, and those that no route takes of its own listeners.
+    pub requests: u64,
+    /// Those of them that have not ended.
+    pub active: u64,
+    /// Answers that clients got, by class: `2xx`, `3xx`, `4xx`, `5xx`.
+    pub answers: BTreeMap<String, u64>,
+    /// Answers that no backend gave.
+    pub own_answers: u64,
+    /// Requests that became a tunnel.
+    pub upgrades: u64,
+    /// Requests that failed, by reason: `malformed`, `too_large`, `request_timeout`, `no_route`, `concurrent_requests`,
+    /// `source_rate`, `closed`, `no_backend`, `connect`, `queue_full`, `queue_timeout`, `internal`, `backend_closed`,
+    /// `backend_malformed`, `backend_timeout`, `client_gone`, `cut`, `worker_died`.
+    pub failed: BTreeMap<String, u64>,
+    /// Requests that were sent again because an idle connection had been closed.
+    pub resent: u64,
+    /// Requests that were not tried again because the budget was spent.
+    pub budget_spent: u64,
+}
+
+/// Requests at a backend of a service that speaks HTTP.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendHttpStatus {
+    /// Requests that were sent to it.
+    pub requests: u64,
+    /// Those of them that went over a connection that had been used before.
+    pub reused: u64,
+    /// Connections that are kept for further requests.
+    pub idle: u64,
+    /// Its answers with a status of 500 to 599.
+    pub answers_5xx: u64,
+    /// Its answers that were malformed, broken off, or did not come.
+    pub bad_answers: u64,
 }
 
 /// A listener's limit on connections, and how many there are.
@@ -345,6 +386,9 @@ pub struct BackendStatus {
     pub bytes_sent: u64,
     /// Bytes received from it.
     pub bytes_received: u64,
+    /// Requests, where the service speaks HTTP. A daemon of before does not say.
+    #[serde(default)]
+    pub http: Option<BackendHttpStatus>,
     /// Scoreboard cell, for matching with what tools show of the shared memory.
     pub cell: u32,
 }

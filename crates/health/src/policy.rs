@@ -8,7 +8,8 @@
 //!   else -------------------------> Open
 //! ```
 //!
-//! With [`Require::Any`] a service is always open: workers find nobody eligible by themselves.
+//! With [`Require::Any`] a service is always open: workers find nobody eligible by themselves. So is one without backends: it
+//! answers and forwards by its routes.
 
 use evenkeel_plan::{PolicySpec, Require};
 
@@ -85,6 +86,12 @@ pub struct Decision {
 /// whether to panic, it stays at that.
 #[must_use]
 pub fn gate(policy: &PolicySpec, members: &[Member<'_>], before: Option<Gate>) -> Decision {
+    if members.is_empty() {
+        return Decision {
+            state: Gate::Open,
+            reason: "it has no backends of its own".to_owned(),
+        };
+    }
     let counted = || members.iter().filter(|member| !member.backup);
     let total = counted().count();
     let healthy = counted()

@@ -22,6 +22,20 @@ fn member(name: &str, health: Standing) -> Member<'_> {
 }
 
 #[test]
+fn a_service_without_backends_serves_whatever_is_required() {
+    for require in [
+        Require::Any,
+        Require::All,
+        Require::Count(1),
+        Require::Share(50),
+    ] {
+        let decision = gate(&policy(require, Some(50)), &[], Some(Gate::Closed));
+        assert_eq!(decision.state, Gate::Open, "{require:?}");
+        assert_eq!(decision.reason, "it has no backends of its own");
+    }
+}
+
+#[test]
 fn the_reason_names_who_is_not_well() {
     let members = [
         member("couchdb-1", Standing::Up),
@@ -148,13 +162,15 @@ proptest! {
             prop_assert_eq!(decision.state, Gate::Open);
         }
         prop_assert!(!decision.reason.is_empty());
-        // Backups and weights never count.
+        // Backups and weights never count; none at all is something else.
         let others: Vec<_> = members
             .iter()
             .filter(|member| !member.backup)
             .map(|member| Member { weight: 7, ..*member })
             .collect();
-        prop_assert_eq!(gate(&policy(require, panic), &others, None), decision);
+        if !others.is_empty() {
+            prop_assert_eq!(gate(&policy(require, panic), &others, None), decision);
+        }
     }
 
     #[test]

@@ -157,7 +157,7 @@ fn telling(c: &mut Criterion) {
             b.iter(|| {
                 let fields = FIELDS.iter().copied();
                 let origin = forwarding.origin(seen.peer, seen.https, fields.clone());
-                let id = forwarding.request_id(&origin, 7, fields.clone());
+                let id = forwarding.request_id(&origin, || 7, fields.clone());
                 let dropped = fields
                     .clone()
                     .filter(|(name, _)| forwarding.drops(name, &origin))

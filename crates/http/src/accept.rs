@@ -40,12 +40,16 @@ pub fn coding_quality<'a>(
 ) -> Quality {
     let lines = lines.into_iter();
     let is_identity = coding == "identity";
-    let names =
-        |line: &[u8]| elements(line).any(|element| fits_coding(element.name, coding).is_some());
-    if !lines.clone().any(names) {
+    if !names_coding(lines.clone(), coding) {
         return if is_identity { QUALITY_MAX } else { 0 };
     }
     quality(lines, |name| fits_coding(name, coding))
+}
+
+/// Whether `coding` is named by these lines of `Accept-Encoding`, perhaps by `*`, if only to exclude it.
+pub fn names_coding<'a>(lines: impl IntoIterator<Item = &'a [u8]>, coding: &str) -> bool {
+    let mut elements = lines.into_iter().flat_map(elements).take(ELEMENTS_MAX);
+    elements.any(|element| fits_coding(element.name, coding).is_some())
 }
 
 fn fits_coding(name: &[u8], coding: &str) -> Option<u8> {

@@ -271,6 +271,7 @@ fn last_elements<'a>(lines: impl Iterator<Item = &'a [u8]>) -> impl Iterator<Ite
     let is_empty = |line: &&[u8]| line.trim_ascii().is_empty();
     let lines = lines.into_iter().rev().skip_while(is_empty);
     lines.flat_map(|line| {
+        // An empty one is what a proxy leaves that did not know whom to name: what stands before it is then a client's own word.
         line.rsplit(|byte| *byte == b',')
             .map(|element| Node::parse(element.trim_ascii()))
     })

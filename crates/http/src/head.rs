@@ -70,6 +70,8 @@ pub struct RequestHead {
     form: Form,
     target: Span,
     authority: Option<Span>,
+    asked_target: Span,
+    asked_authority: Option<Span>,
     declared: Declared,
     persistent: bool,
     websocket: bool,
@@ -111,6 +113,7 @@ pub struct AnswerHead {
     version: Version,
     declared: Declared,
     persistent: bool,
+    kept_s: Option<u32>,
 }
 
 /// What a parser found out about an answer.
@@ -126,6 +129,8 @@ pub struct AnswerParts {
     pub declared: Declared,
     /// Whether the backend keeps the connection, as far as the head says.
     pub persistent: bool,
+    /// For how many seconds it says that it does so without a request (`Keep-Alive: timeout=`).
+    pub kept_s: Option<u32>,
 }
 
 impl Method {
@@ -178,6 +183,8 @@ impl RequestHead {
             Span::new(parts.target)
         };
         self.authority = parts.authority.map(Span::new);
+        self.asked_target = self.target;
+        self.asked_authority = self.authority;
         self.declared = parts.declared;
         self.persistent = parts.persistent;
         self.websocket = parts.websocket;
@@ -214,6 +221,18 @@ impl RequestHead {
         self.fields.text(self.target)
     }
 
+    /// Path and query as the client sent them, whatever they were changed to.
+    #[must_use]
+    pub fn asked_target(&self) -> &str {
+        self.fields.text(self.asked_target)
+    }
+
+    /// The host and port as the client sent them.
+    #[must_use]
+    pub fn asked_authority(&self) -> Option<&str> {
+        Some(self.fields.text(self.asked_authority?))
+    }
+
     /// The target up to the question mark.
     #[must_use]
     pub fn path(&self) -> &str {
@@ -232,6 +251,32 @@ impl RequestHead {
     pub fn authority(&self) -> Option<Authority<'_>> {
         let text = self.fields.slice(self.authority?);
         Authority::parse(text).ok()
+    }
+
+    /// The same as bytes, without a look at them: a host and perhaps a port.
+    #[must_use]
+    pub fn authority_bytes(&self) -> Option<&[u8]> {
+        Some(self.fields.slice(self.authority?))
+    }
+
+    /// The method's name as bytes.
+    #[must_use]
+    pub fn method_bytes(&self) -> &[u8] {
+        self.fields.slice(self.method_name)
+    }
+
+    /// The target as bytes.
+    #[must_use]
+    pub fn target_bytes(&self) -> &[u8] {
+        self.fields.slice(self.target)
+    }
+
+    /// The target up to the question mark, as bytes.
+    #[must_use]
+    pub fn path_bytes(&self) -> &[u8] {
+        let target = self.target_bytes();
+        let end = target.iter().position(|byte| *byte == b'?');
+        &target[..end.unwrap_or(target.len())]
     }
 
     /// What the client said about its body.
@@ -296,6 +341,13 @@ impl AnswerHead {
         self.version = parts.version;
         self.declared = parts.declared;
         self.persistent = parts.persistent;
+        self.kept_s = parts.kept_s;
+    }
+
+    /// For how many seconds the backend says that it keeps the connection without a request.
+    #[must_use]
+    pub const fn kept_s(&self) -> Option<u32> {
+        self.kept_s
     }
 
     /// 100 to 599; 0 before a parser has filled it.
@@ -332,6 +384,14 @@ impl AnswerHead {
     #[must_use]
     pub const fn persistent(&self) -> bool {
         self.persistent
+    }
+
+    /// Declares the body to be framed as it comes, where its length is another one than the backend said. A body to the
+    /// connection's end, or none, stays what it is. How the backend's bytes are framed must be known before.
+    pub const fn forget_length(&mut self) {
+        if let Declared::Length(_) = self.declared {
+            self.declared = Declared::Streamed;
+        }
     }
 }
 

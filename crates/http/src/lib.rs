@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accept;
+pub mod compress;
 pub mod fields;
 pub mod forwarded;
 pub mod head;

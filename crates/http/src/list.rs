@@ -106,6 +106,21 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// A value that the program has.
+    ///
+    /// # Panics
+    /// If a byte of it may not be in a value; at compile time where it is a constant.
+    #[must_use]
+    pub const fn from_static(value: &'static str) -> Value<'static> {
+        let bytes = value.as_bytes();
+        let mut at = 0;
+        while at < bytes.len() {
+            assert!(is_value_byte(bytes[at]), "a value has no control character");
+            at += 1;
+        }
+        Value(trimmed(bytes))
+    }
+
     /// As it is written.
     #[must_use]
     pub const fn as_bytes(self) -> &'a [u8] {
@@ -206,7 +221,7 @@ impl Fields {
     }
 
     /// All fields in order.
-    pub fn iter(&self) -> impl Iterator<Item = Field<'_>> {
+    pub fn iter(&self) -> impl Iterator<Item = Field<'_>> + Clone {
         self.entries.iter().map(|entry| entry.field(&self.arena))
     }
 

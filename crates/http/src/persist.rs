@@ -25,7 +25,7 @@ pub use hash::{HashInput, hash_input};
 use cookie::{TEXT_BYTES, decode, encode};
 
 /// Shortest key in bytes: as many as the tag.
-pub const KEY_BYTES_MIN: usize = 16;
+pub const KEY_BYTES_MIN: usize = evenkeel_plan::http::COOKIE_KEY_BYTES_MIN;
 
 /// How long a cookie without a lifetime counts, in seconds.
 const SESSION_S: u64 = 86_400;
@@ -40,6 +40,10 @@ const TAG_BYTES: usize = 16;
 const _: () = assert!(
     (PAYLOAD_BYTES + TAG_BYTES) * 4 == TEXT_BYTES * 3,
     "no bit is left over"
+);
+const _: () = assert!(
+    KEY_BYTES_MIN >= TAG_BYTES,
+    "a key is as hard to guess as a tag"
 );
 
 /// Latest end that five bytes hold; in the year 36,812.

@@ -10,6 +10,10 @@
 //!
 //! Sources: "9110" and "9112" are RFC 9110 and RFC 9112.
 
+mod reference;
+
+pub use reference::reference_markdown;
+
 /// One line of the table.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rule {

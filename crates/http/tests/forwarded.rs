@@ -65,7 +65,7 @@ fn sent(spec: &ForwardedSpec, from: &str, fields: Fields<'_>) -> Vec<String> {
         https: false,
         host: Some(b"example.org:8080"),
     };
-    let id = forwarding.request_id(&origin, 1, pairs(fields));
+    let id = forwarding.request_id(&origin, || 1, pairs(fields));
     let kept = fields
         .iter()
         .filter(|(name, _)| !forwarding.drops(name.as_bytes(), &origin))
@@ -359,7 +359,7 @@ fn a_request_id_is_taken_over_only_where_it_is_safe() {
     let forwarding = Forwarding::new(&spec(ForwardedSource::XForwarded));
     let id = |from: &str, fields: Fields<'_>| {
         let origin = forwarding.origin(peer(from), false, pairs(fields));
-        let id = forwarding.request_id(&origin, 0xabc, pairs(fields));
+        let id = forwarding.request_id(&origin, || 0xabc, pairs(fields));
         id.unwrap().to_string()
     };
     let ours = format!("{:032x}", 0xabc);

@@ -182,8 +182,19 @@ fn split(
             Version::Http10 => seen.connection.keep_alive && !seen.connection.close,
             Version::Http11 | Version::Http2 => !seen.connection.close,
         },
+        kept_s: seen.kept_s,
     });
     Ok(())
+}
+
+/// The seconds of `timeout=5, max=100` (RFC 2068 section 19.7.1.1, which nothing newer defines, and which Node and Apache write).
+fn kept_s(value: &[u8]) -> Option<u32> {
+    let timeout = fields::elements(value).find_map(|element| {
+        let at = element.iter().position(|byte| *byte == b'=')?;
+        let (name, value) = (&element[..at], &element[at + 1..]);
+        name.eq_ignore_ascii_case(b"timeout").then_some(value)
+    })?;
+    std::str::from_utf8(timeout).ok()?.parse().ok()
 }
 
 /// What fields that are ours to understand say.
@@ -193,6 +204,7 @@ struct Seen {
     connection: ConnectionOptions,
     upgrades: u32,
     upgrade_to_websocket: bool,
+    kept_s: Option<u32>,
 }
 
 impl Seen {
@@ -210,6 +222,10 @@ impl Seen {
             Some(Known::ContentLength) => self.framing.read_length(value),
             Some(Known::TransferEncoding) => self.framing.read_transfer_encoding(value),
             Some(Known::Connection) => self.connection.read(value),
+            Some(Known::KeepAlive) => {
+                self.kept_s = kept_s(value);
+                Ok(())
+            }
             Some(Known::Upgrade) => {
                 self.upgrades += 1;
                 self.upgrade_to_websocket = value.eq_ignore_ascii_case(b"websocket");

@@ -22,13 +22,13 @@ pub enum Connection {
 /// `body` is how the body that follows is framed; [`Body::ToEnd`] is not for requests and counts as [`Body::None`]. A request
 /// that could have a body and has none says so with a length of 0.
 pub fn request(out: &mut Vec<u8>, head: &RequestHead, body: Body, connection: Connection) {
-    out.extend_from_slice(head.method_name().as_bytes());
+    out.extend_from_slice(head.method_bytes());
     out.push(b' ');
-    out.extend_from_slice(head.target().as_bytes());
+    out.extend_from_slice(head.target_bytes());
     // RFC 9112 3.2: Host comes first, and is empty where a client of HTTP/1.0 named none.
     out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
-    if let Some(authority) = head.authority() {
-        out.extend_from_slice(authority.as_str().as_bytes());
+    if let Some(authority) = head.authority_bytes() {
+        out.extend_from_slice(authority);
     }
     out.extend_from_slice(b"\r\n");
     head.fields.write(out);

@@ -1,4 +1,4 @@
-//! The access log: one line for each connection, at its end.
+//! The access log: one line for each connection, at its end; for one that carries HTTP, one for each request.
 //!
 //! ```text
 //! Record --Formatter--> batch of lines --one packet--> [line channel] --> Writer --> access output
@@ -6,7 +6,9 @@
 //! ```
 
 mod batch;
+mod escape;
 mod format;
+mod human;
 mod record;
 
 pub use batch::{AccessLog, BATCH_BYTES};

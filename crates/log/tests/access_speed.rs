@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::fd::AsFd as _;
 use std::time::{Duration, SystemTime};
 
-use evenkeel_log::access::{AccessLog, End, Formatter, Phase, Record, Side};
+use evenkeel_log::access::{AccessLog, End, Formatter, HttpRecord, Phase, Record, Side};
 use evenkeel_log::channel;
 use evenkeel_plan::AccessFormat;
 use evenkeel_sys::packet;
@@ -35,30 +35,45 @@ fn cost_of_a_line() {
         ),
     ];
     for (name, format) in formats {
-        let formatter = Formatter::new(&format).unwrap().unwrap();
-        let mut out = Vec::new();
-        let formatting = per_line(|n| {
-            out.clear();
-            formatter.line(&mut out, &record(n));
-        });
-        println!("{name}: {formatting} ns to format, {} bytes", out.len());
-
-        let (sender, receiver) = channel().unwrap();
-        let access = AccessLog::new(sender, &format, Box::new(|lines| panic!("{lines}"))).unwrap();
-        let mut buffer = vec![0; packet::MESSAGE_BYTES_MAX];
-        let mut receiving = Duration::ZERO;
-        let all = per_line(|n| {
-            access.write(&record(n));
-            // Ten batches wait at most; what it costs to receive them is not the writer's.
-            if n % 256 == 0 {
-                let before = cpu();
-                while packet::receive(receiver.as_fd(), &mut buffer).is_ok() {}
-                receiving += cpu() - before;
-            }
-        });
-        let receiving = receiving.as_nanos() / u128::from(LINES);
-        println!("{name}: {} ns with hand-over", all - receiving);
+        for (of, make) in [
+            ("connections", record as fn(u32) -> Record<'static>),
+            ("requests", request),
+        ] {
+            cost(&format!("{name} of {of}"), &format, make);
+        }
     }
+    let common = AccessFormat::Template(
+        "{client} {time} \"{method} {path} HTTP/{version}\" {status} {bytes_sent} \"{referer}\" \"{user_agent}\" {duration_ms}"
+            .to_owned(),
+    );
+    cost("common of requests", &common, request);
+}
+
+fn cost(name: &str, format: &AccessFormat, record: fn(u32) -> Record<'static>) {
+    let formatter = Formatter::new(format).unwrap().unwrap();
+    let mut out = Vec::new();
+    let formatting = per_line(|n| {
+        out.clear();
+        formatter.line(&mut out, &record(n));
+    });
+    println!("{name}: {formatting} ns to format, {} bytes", out.len());
+
+    let (sender, receiver) = channel().unwrap();
+    let dropped = Box::new(|lines| assert_eq!(lines, 0, "dropped"));
+    let access = AccessLog::new(sender, format, dropped).unwrap();
+    let mut buffer = vec![0; packet::MESSAGE_BYTES_MAX];
+    let mut receiving = Duration::ZERO;
+    let all = per_line(|n| {
+        access.write(&record(n));
+        // Ten batches wait at most; what it costs to receive them is not the writer's.
+        if n % 256 == 0 {
+            let before = cpu();
+            while packet::receive(receiver.as_fd(), &mut buffer).is_ok() {}
+            receiving += cpu() - before;
+        }
+    });
+    let receiving = receiving.as_nanos() / u128::from(LINES);
+    println!("{name}: {} ns with hand-over", all - receiving);
 }
 
 fn per_line(mut write: impl FnMut(u32)) -> u128 {
@@ -100,5 +115,37 @@ fn record(n: u32) -> Record<'static> {
             phase: Phase::Relay,
             reason: "end",
         },
+    }
+}
+
+/// As a browser of CHT sends it.
+fn request(n: u32) -> Record<'static> {
+    Record {
+        attempts: 1,
+        connect_us: None,
+        http: Some(HttpRecord {
+            method: "GET",
+            host: Some("cht.example.org"),
+            path: "/medic-user-chw-4711-meta/_local/Zm9vYmFyYmF6cXV4Zm9vYmFyYmF6cXV4",
+            query: Some("timeout=30000&heartbeat=10000"),
+            version: "1.1",
+            status: Some(200),
+            route: Some(2),
+            request_id: Some("0123456789abcdef0123456789abcdef"),
+            user_agent: Some(
+                b"Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/127.0.0.0 Mobile Safari/537.36",
+            ),
+            referer: Some(b"https://cht.example.org/medic/_design/medic/_rewrite/"),
+            number: n,
+            reused: true,
+            head_us: Some(35),
+            compressed: None,
+        }),
+        end: End {
+            by: Side::Balancer,
+            phase: Phase::Body,
+            reason: "end",
+        },
+        ..record(n)
     }
 }

@@ -21,6 +21,7 @@ pub fn scrape(board: &Scoreboard, plan: &Plan, now_ms: u64) -> String {
     daemon(&page, board, plan, now_ms);
     workers(&page, board, now_ms);
     services(&mut page, board, plan, now_ms);
+    requests(&mut page, board, plan);
     listeners(&mut page, board, plan);
     backends(&mut page, board, plan, now_ms);
     page.render()
@@ -177,8 +178,13 @@ fn services(page: &mut Page, board: &Scoreboard, plan: &Plan, now_ms: u64) {
             }
         });
     }
-    page.each(table::SERVICE_ELIGIBLE, &services, |record| {
-        eligible(board, record)
+    page.family(table::SERVICE_ELIGIBLE, |family| {
+        for (labels, record) in &services {
+            // None of none is no trouble: its routes send requests elsewhere.
+            if !record.spec.backends.is_empty() {
+                family.add(labels, eligible(board, record));
+            }
+        }
     });
     let words = GateState::ALL.map(GateState::as_str);
     page.one_of_many(table::SERVICE_GATE, &services, &words, |record| {
@@ -190,6 +196,46 @@ fn services(page: &mut Page, board: &Scoreboard, plan: &Plan, now_ms: u64) {
     page.each(table::SERVICE_GATE_LAST_CHANGE, &services, |record| {
         age(board.service(record.cell).gate().since_ms, now_ms)
     });
+}
+
+/// What services that speak HTTP say of requests.
+fn requests(page: &mut Page, board: &Scoreboard, plan: &Plan) {
+    let records = plan.services().map(|sealed| sealed.record());
+    let services: Vec<_> = records
+        .filter(|record| record.spec.http.is_some())
+        .map(|record| {
+            let labels = Labels::new(&["service"], &[record.name().as_str()]);
+            (labels, record.cell)
+        })
+        .collect();
+    for (metric, count) in [
+        (table::HTTP_REQUESTS, ServiceCount::Requests),
+        (table::HTTP_ACTIVE, ServiceCount::ActiveRequests),
+        (table::HTTP_UPGRADES, ServiceCount::Upgrades),
+        (table::HTTP_OWN_ANSWERS, ServiceCount::OwnAnswers),
+        (table::HTTP_RESENT, ServiceCount::Resent),
+        (table::HTTP_BUDGET_SPENT, ServiceCount::BudgetSpent),
+    ] {
+        page.each(metric, &services, |cell| board.sum_service(*cell, count));
+    }
+    let classes: &[_] = &[
+        (ServiceCount::Answers2xx, "2xx"),
+        (ServiceCount::Answers3xx, "3xx"),
+        (ServiceCount::Answers4xx, "4xx"),
+        (ServiceCount::Answers5xx, "5xx"),
+    ];
+    for (metric, words) in [
+        (table::HTTP_RESPONSES, classes),
+        (table::HTTP_FAILURES, ServiceCount::REQUEST_FAILURES),
+    ] {
+        page.family(metric, |family| {
+            for (labels, cell) in &services {
+                for (count, word) in words {
+                    family.add_with(labels, word, board.sum_service(*cell, *count));
+                }
+            }
+        });
+    }
 }
 
 /// Backends in use: those known to be good, or, while there is none, those of which nothing is known yet; backups only while
@@ -298,8 +344,12 @@ fn listeners(page: &mut Page, board: &Scoreboard, plan: &Plan) {
 
 fn backends(page: &mut Page, board: &Scoreboard, plan: &Plan, now_ms: u64) {
     let mut backends = Vec::new();
+    let mut of_http = Vec::new();
     for sealed in plan.services() {
         let service = sealed.record().name().as_str();
+        if sealed.record().spec.http.is_some() {
+            of_http.push(backends.len()..backends.len() + sealed.record().backends().count());
+        }
         backends.extend(sealed.record().backends().map(|backend| {
             let labels = Labels::new(
                 &["service", "backend"],
@@ -353,6 +403,20 @@ fn backends(page: &mut Page, board: &Scoreboard, plan: &Plan, now_ms: u64) {
     ] {
         page.each(metric, &backends, |(backend, _)| {
             board.sum_backend(backend.cell, count)
+        });
+    }
+    for (metric, count) in [
+        (table::BACKEND_HTTP_REQUESTS, BackendCount::Requests),
+        (table::BACKEND_HTTP_REUSED, BackendCount::Reused),
+        (table::BACKEND_HTTP_IDLE, BackendCount::Idle),
+        (table::BACKEND_HTTP_5XX, BackendCount::Answers5xx),
+        (table::BACKEND_HTTP_BAD_ANSWERS, BackendCount::BadAnswers),
+    ] {
+        page.family(metric, |family| {
+            let of_http = of_http.iter().cloned();
+            for (labels, (backend, _)) in of_http.flat_map(|range| &backends[range]) {
+                family.add(labels, board.sum_backend(backend.cell, count));
+            }
         });
     }
     page.each(table::BACKEND_CHECKS, &backends, |(_, cells)| {

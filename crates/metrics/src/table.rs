@@ -115,17 +115,17 @@ table! {
     SERVICE_CLIENT_RESETS Counter "evenkeel_service_client_resets_total" "connections" ["service"]
         "Connections that the client ended by a reset.";
     SERVICE_CONNECT Histogram "evenkeel_service_connect_seconds" "seconds" ["service"]
-        "Time from the first attempt to connect to a backend until one was connected, retries included.";
+        "Time from the first attempt to connect to a backend until one was connected, retries included. At a service with `mode = \"http\"`: of requests for which a connection was made; the others found one that was idle.";
     SERVICE_FIRST_BYTE Histogram "evenkeel_service_first_byte_seconds" "seconds" ["service"]
-        "Time from there to the backend's first byte, of connections that had one.";
+        "Time from there to the backend's first byte, of connections that had one. At a service with `mode = \"http\"`: from the request that was sent to the first byte of its answer.";
     SERVICE_DURATION Histogram "evenkeel_service_duration_seconds" "seconds" ["service"]
-        "Time from accept to the end, of connections that got a backend.";
+        "Time from accept to the end, of connections that got a backend. At a service with `mode = \"http\"`: from the first byte of a request to the last of its answer.";
     SERVICE_BYTES_IN Counter "evenkeel_service_bytes_in_total" "bytes" ["service"]
         "Bytes received from clients.";
     SERVICE_BYTES_OUT Counter "evenkeel_service_bytes_out_total" "bytes" ["service"]
         "Bytes sent to clients.";
     SERVICE_ELIGIBLE Gauge "evenkeel_service_eligible_backends" "backends" ["service"]
-        "Backends that new connections go to. At 0 the service refuses all of them.";
+        "Backends that new connections, or requests, go to. At 0 the service refuses all of them. Not there for a service without backends of its own, whose requests go where its routes say.";
     SERVICE_GATE Gauge "evenkeel_service_gate" "0 or 1" ["service", "state"]
         "1 for what the service's policy says: open, closed (too few backends are healthy), panic (so few that all enabled ones are used); 0 for the others.";
     SERVICE_GATE_CHANGES Counter "evenkeel_service_gate_changes_total" "changes" ["service"]
@@ -140,6 +140,23 @@ table! {
         "Limit on them, over all workers; there only where one is set.";
     LISTENER_REFUSED Counter "evenkeel_listener_refused_total" "connections" ["service", "address", "reason"]
         "Client connections refused at the address. max_connections: too many at a time. rate: too many new ones in time. source_rate: too many new ones of their source. denied: by allow or deny. They count as failures of the service, too.";
+
+    HTTP_REQUESTS Counter "evenkeel_http_requests_total" "requests" ["service"]
+        "Requests of HTTP that were routed to the service, by whichever listener they came; what no route takes, or is no request, counts for the service of the listener. All metrics of HTTP are there only for services with `mode = \"http\"`.";
+    HTTP_ACTIVE Gauge "evenkeel_http_active_requests" "requests" ["service"]
+        "Those of them that have not ended.";
+    HTTP_RESPONSES Counter "evenkeel_http_responses_total" "answers" ["service", "class"]
+        "Answers that clients got, by the first digit of their status: 2xx, 3xx, 4xx, 5xx. Those of backends and our own.";
+    HTTP_UPGRADES Counter "evenkeel_http_upgrades_total" "requests" ["service"]
+        "Requests that became a tunnel (101), such as those of WebSocket.";
+    HTTP_OWN_ANSWERS Counter "evenkeel_http_own_answers_total" "answers" ["service"]
+        "Those of the answers that no backend gave: errors, redirects and fixed answers of routes. A 5xx that is not among them came from a backend.";
+    HTTP_FAILURES Counter "evenkeel_http_request_failures_total" "requests" ["service", "reason"]
+        "Requests that failed. By the client's fault or will: malformed (400, 501, 505), too_large (413, 414, 431), request_timeout: not whole in time (408), source_rate: too many of their source (429), no_route: none takes it and the service has no backends (404), client_gone: the client left before its answer was whole. For lack of a backend (503): closed: the service's policy keeps it closed, no_backend: none was eligible, connect: none could be connected to, queue_full: every eligible one was full, and so was the queue, queue_timeout: it waited there for too long. By the backend's fault: backend_closed: it closed before its answer had begun (502) or was whole, backend_malformed: its answer was (502), backend_timeout: it did not answer or go on in time (504). By us: concurrent_requests: so many run already (503), internal: a resource was lacking, or a bug (500), cut: ended without an answer or in the middle of it (the drain deadline, a backend that went down, a client that read nothing in time), worker_died: so did the worker. An answer of ours to one of them counts among the answers, too.";
+    HTTP_RESENT Counter "evenkeel_http_resent_total" "requests" ["service"]
+        "Requests that were sent again because an idle connection to the backend, which they were sent over, had been closed.";
+    HTTP_BUDGET_SPENT Counter "evenkeel_http_retry_budget_spent_total" "requests" ["service"]
+        "Requests that were not tried again because the budget for that was spent.";
 
     BACKEND_STATE Gauge "evenkeel_backend_state" "0 or 1" ["service", "backend", "state"]
         "1 for the state that health checks give: starting, up, down, unchecked, drain (it says that it takes no new connections), maint (it says that it is not to be used); 0 for the others.";
@@ -165,6 +182,16 @@ table! {
         "Bytes sent to the backend, which came in from clients.";
     BACKEND_BYTES_OUT Counter "evenkeel_backend_bytes_out_total" "bytes" ["service", "backend"]
         "Bytes received from the backend, which go out to clients.";
+    BACKEND_HTTP_REQUESTS Counter "evenkeel_backend_http_requests_total" "requests" ["service", "backend"]
+        "Requests of HTTP that were sent to the backend, or begun to be.";
+    BACKEND_HTTP_REUSED Counter "evenkeel_backend_http_reused_total" "requests" ["service", "backend"]
+        "Those of them that went over a connection that had been used before.";
+    BACKEND_HTTP_IDLE Gauge "evenkeel_backend_http_idle_connections" "connections" ["service", "backend"]
+        "Connections to the backend that are kept for further requests, over all workers.";
+    BACKEND_HTTP_5XX Counter "evenkeel_backend_http_5xx_total" "answers" ["service", "backend"]
+        "The backend's answers with a status of 500 to 599.";
+    BACKEND_HTTP_BAD_ANSWERS Counter "evenkeel_backend_http_bad_answers_total" "answers" ["service", "backend"]
+        "Answers of the backend that were malformed, broken off, or did not come although it took the request.";
     BACKEND_CHECKS Counter "evenkeel_backend_checks_total" "checks" ["service", "backend"]
         "Health checks that passed or failed.";
     BACKEND_CHECK_FAILURES Counter "evenkeel_backend_check_failures_total" "checks" ["service", "backend"]
@@ -277,6 +304,15 @@ mod tests {
             let words = SERVICE_FAILURES.help.split([' ', ',', ':']);
             let explained = words.filter(|word| *word == reason).count();
             assert!(explained > 0, "{reason}");
+        }
+    }
+
+    #[test]
+    fn every_reason_of_a_failed_request_is_explained_once() {
+        for (_, reason) in ServiceCount::REQUEST_FAILURES {
+            let explained = [format!(" {reason}: "), format!(" {reason} (")];
+            let of_each = explained.map(|words| HTTP_FAILURES.help.matches(&words).count());
+            assert_eq!(of_each.iter().sum::<usize>(), 1, "{reason}");
         }
     }
 

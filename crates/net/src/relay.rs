@@ -29,7 +29,7 @@ use crate::mllp::TooLong;
 use crate::stream::{Follows, Stream};
 
 /// Buffers that a direction reads before other tasks get their turn: 1 MiB.
-const READS_A_TURN: u32 = 16;
+const READS_A_TURN: u32 = 8;
 
 /// Told of bytes as they flow, since a connection may live for hours.
 pub trait Meter {

@@ -137,11 +137,7 @@ impl Stream {
         if driver::flags(self.key) & FRESH != 0 {
             self.begin_writing(bytes.len());
         }
-        let flags = match follows {
-            Follows::Nothing => SendFlags::NOSIGNAL,
-            Follows::Soon => SendFlags::NOSIGNAL | SendFlags::MORE,
-        };
-        match retry(|| rustix::net::send(&self.socket, bytes, flags)) {
+        match retry(|| rustix::net::send(&self.socket, bytes, follows.flags())) {
             Ok(written) => {
                 if written < bytes.len() {
                     driver::change(self.key, WRITABLE, 0);
@@ -160,12 +156,17 @@ impl Stream {
     ///
     /// # Errors
     /// As [`Self::try_write`].
-    pub fn try_write_both(&self, first: &[u8], second: &[u8]) -> io::Result<usize> {
+    pub fn try_write_both(
+        &self,
+        first: &[u8],
+        second: &[u8],
+        follows: Follows,
+    ) -> io::Result<usize> {
         if second.is_empty() {
-            return self.try_write(first, Follows::Nothing);
+            return self.try_write(first, follows);
         }
         if first.is_empty() {
-            return self.try_write(second, Follows::Nothing);
+            return self.try_write(second, follows);
         }
         let bytes = first.len() + second.len();
         if driver::flags(self.key) & FRESH != 0 {
@@ -174,7 +175,7 @@ impl Stream {
         let parts = [IoSlice::new(first), IoSlice::new(second)];
         let send = || {
             let mut none = SendAncillaryBuffer::default();
-            rustix::net::sendmsg(&self.socket, &parts, &mut none, SendFlags::NOSIGNAL)
+            rustix::net::sendmsg(&self.socket, &parts, &mut none, follows.flags())
         };
         match retry(send) {
             Ok(written) => {
@@ -333,6 +334,15 @@ pub enum Follows {
     Nothing,
     /// More, or the end, right away.
     Soon,
+}
+
+impl Follows {
+    fn flags(self) -> SendFlags {
+        match self {
+            Self::Nothing => SendFlags::NOSIGNAL,
+            Self::Soon => SendFlags::NOSIGNAL | SendFlags::MORE,
+        }
+    }
 }
 
 impl AsFd for Stream {

@@ -8,17 +8,28 @@ use thiserror::Error;
 
 /// Fields of a line of the access log, in the order in which the `json` and `logfmt` formats write them: name, and what it is.
 ///
-/// A value that a connection does not have (it was never queued, no backend was picked) is left out by `json` and `logfmt`, and
-/// is `-` in a template. The configuration checks templates against it; [`AccessField`] has one variant for each row.
+/// A line is about a connection, or about one request of HTTP. A value that it does not have (it was never queued, no backend
+/// was picked, there is no request) is left out by `json` and `logfmt`, and is `-` in a template; so are, in `json` and
+/// `logfmt`, fields that only templates show ([`AccessField::is_for_templates_only`]). The configuration checks templates
+/// against it; [`AccessField`] has one variant for each row.
 pub const ACCESS_FIELDS: &[(&str, &str)] = &[
-    ("time", "when the connection ended, RFC 3339 in UTC"),
-    ("service", "name of the service"),
+    (
+        "time",
+        "when the connection ended, of a request its answer; RFC 3339 in UTC",
+    ),
+    (
+        "service",
+        "name of the service; of a request that one that it was routed to",
+    ),
     ("listener", "address of the listener, as configured"),
     (
         "client",
-        "address of the client: the peer's, or that of the PROXY protocol header",
+        "address of the client: the peer's, that of the PROXY protocol header, or of a request, the one that a trusted proxy tells",
     ),
-    ("client_port", "port of the client"),
+    (
+        "client_port",
+        "port of the client; 0 where a trusted proxy tells its address alone",
+    ),
     ("peer", "address that the connection came from"),
     ("peer_port", "port that the connection came from"),
     (
@@ -46,23 +57,73 @@ pub const ACCESS_FIELDS: &[(&str, &str)] = &[
     ),
     (
         "connect_ms",
-        "milliseconds for connecting, all attempts together",
+        "milliseconds for connecting, all attempts together; absent for a request that found a connection",
     ),
     (
         "first_byte_ms",
-        "milliseconds from being connected to the backend's first byte",
+        "milliseconds from being connected, of a request from being sent, to the backend's first byte",
     ),
-    ("duration_ms", "milliseconds from accept to the end"),
+    (
+        "duration_ms",
+        "milliseconds from accept to the end, of a request from its first byte to the last of its answer",
+    ),
     ("bytes_received", "bytes from the client to the backend"),
     ("bytes_sent", "bytes from the backend to the client"),
     (
         "end",
-        "why the connection ended: `end` in order, `reset`, `bug`, else a `reason` of `evenkeel_service_failures_total`",
+        "why the connection ended: `end` in order, `reset`, `bug`, else a `reason` of `evenkeel_service_failures_total`; of a request `end` or a `reason` of `evenkeel_http_request_failures_total`, and where it became a tunnel (101) as for a connection",
     ),
     ("end_by", "who ended it: `client`, `backend`, `balancer`"),
     (
         "end_phase",
-        "in which phase it ended: `handshake`, `queue`, `connect`, `relay`",
+        "in which phase it ended: `handshake`, `queue`, `connect`, `relay`; of a request also `head` (reading it), `answer` (waiting for the answer to begin), `body` (copying it)",
+    ),
+    (
+        "method",
+        "method of the request; this and what follows is absent in the line of a connection, and where no head could be understood",
+    ),
+    (
+        "host",
+        "host that was asked for, with the port if it was named",
+    ),
+    ("path", "path that was asked for, without the query"),
+    (
+        "query",
+        "the query, without the question mark; only in templates that name it, since it may hold what concerns patients",
+    ),
+    (
+        "version",
+        "version of HTTP that the client speaks: `1.0`, `1.1`",
+    ),
+    (
+        "status",
+        "status of the answer that the client got, or a part of it; absent when it got none",
+    ),
+    (
+        "route",
+        "place of the route among those of its service in the file, from 1; absent when none was needed or found",
+    ),
+    ("request_id", "id of the request, where requests have one"),
+    (
+        "user_agent",
+        "`User-Agent` of the request; only in templates that name it",
+    ),
+    (
+        "referer",
+        "`Referer` of the request; only in templates that name it",
+    ),
+    ("request", "number of the request on its connection, from 1"),
+    (
+        "reused",
+        "`true` when it went over a connection to the backend that had been used before, else `false`; absent without a backend",
+    ),
+    (
+        "head_ms",
+        "milliseconds from the first byte of the request to its whole head",
+    ),
+    (
+        "compressed",
+        "coding that the answer was compressed with here; absent when it was not",
     ),
 ];
 
@@ -99,11 +160,25 @@ pub enum AccessField {
     End,
     EndBy,
     EndPhase,
+    Method,
+    Host,
+    Path,
+    Query,
+    Version,
+    Status,
+    Route,
+    RequestId,
+    UserAgent,
+    Referer,
+    Request,
+    Reused,
+    HeadMs,
+    Compressed,
 }
 
 impl AccessField {
     /// All of them, in the order of [`ACCESS_FIELDS`].
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 37] = [
         Self::Time,
         Self::Service,
         Self::Listener,
@@ -127,12 +202,39 @@ impl AccessField {
         Self::End,
         Self::EndBy,
         Self::EndPhase,
+        Self::Method,
+        Self::Host,
+        Self::Path,
+        Self::Query,
+        Self::Version,
+        Self::Status,
+        Self::Route,
+        Self::RequestId,
+        Self::UserAgent,
+        Self::Referer,
+        Self::Request,
+        Self::Reused,
+        Self::HeadMs,
+        Self::Compressed,
     ];
 
     /// Its name in templates and lines.
     #[must_use]
     pub const fn name(self) -> &'static str {
         ACCESS_FIELDS[self as usize].0
+    }
+
+    /// Whether it says something of a request of HTTP: no line of a connection has it.
+    #[must_use]
+    pub const fn is_of_requests(self) -> bool {
+        self as usize >= Self::Method as usize
+    }
+
+    /// Whether only a template that names it shows it. A query of CHT or `OpenHIM` may hold names and numbers of patients, and a
+    /// `Referer` may hold such a query; what a `User-Agent` holds is long, and rarely of use.
+    #[must_use]
+    pub const fn is_for_templates_only(self) -> bool {
+        matches!(self, Self::Query | Self::UserAgent | Self::Referer)
     }
 
     /// The field of this name.
@@ -268,6 +370,11 @@ mod tests {
         assert_eq!(AccessField::BytesSent.name(), "bytes_sent");
         assert_eq!(AccessField::EndPhase.name(), "end_phase");
         assert_eq!(AccessField::PeerPort.name(), "peer_port");
+        assert_eq!(AccessField::RequestId.name(), "request_id");
+        assert_eq!(AccessField::Compressed.name(), "compressed");
+        let of_requests = AccessField::ALL.iter().filter(|f| f.is_of_requests());
+        assert_eq!(of_requests.count(), 14);
+        assert!(!AccessField::EndPhase.is_of_requests());
     }
 
     #[test]

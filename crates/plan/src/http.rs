@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 pub use answers::{AnswerFormat, AnswerPageSpec, AnswersSpec, PAGE_BYTES_MAX};
 pub use compression::{Coding, CompressionSpec};
 pub use limits::{BodyLimitSpec, HttpLimitsSpec, HttpTimeoutsSpec, RetrySpec};
-pub use persistence::{CookieSpec, PersistenceSpec, SameSite, SecureCookie};
+pub use persistence::{COOKIE_KEY_BYTES_MIN, CookieSpec, PersistenceSpec, SameSite, SecureCookie};
 pub use pool::PoolSpec;
 pub use route::{
     ActionSpec, FixedSpec, HeaderMatch, HeaderValueMatch, HostPattern, HostPatternError, PathMatch,
@@ -69,6 +69,20 @@ pub struct HttpSpec {
     pub retry: RetrySpec,
     /// Of its backends: idle connections that are kept.
     pub pool: PoolSpec,
+}
+
+impl HttpSpec {
+    /// The cookie that keeps requests with one backend.
+    #[must_use]
+    pub fn cookie(&self) -> Option<&CookieSpec> {
+        match &self.persistence {
+            Some(PersistenceSpec::Cookie(cookie)) => Some(cookie),
+            Some(
+                PersistenceSpec::Header(_) | PersistenceSpec::Uri { .. } | PersistenceSpec::Source,
+            )
+            | None => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -828,8 +828,9 @@ impl Scoreboard {
         self.rows().for_each(|row| row.backend(cell).clear());
     }
 
-    /// Settles the row of a worker that has died: what it had accepted and not ended counts as failed, gauges go to 0.
-    /// Writer: the supervisor, between reap and spawn. Returns how many connections died with it.
+    /// Settles the row of a worker that has died: connections that it had accepted and not ended count as failed, and so do
+    /// requests that it had begun and not ended; gauges go to 0. Writer: the supervisor, between reap and spawn. Returns how
+    /// many connections died with it.
     pub fn settle(
         &self,
         slot: SlotIdx,
@@ -853,13 +854,20 @@ impl Scoreboard {
             service.set(ServiceCount::Active, 0);
             service.set(ServiceCount::Queued, 0);
             service.set(ServiceCount::OldestTicket, 0);
+            // From the gauge: totals do not tell how many have ended, since a failure may have had an answer of ours or none.
+            // It may be one too many or too few, where the worker died between two stores.
+            let requests = service.get(ServiceCount::ActiveRequests);
+            service.add(ServiceCount::RequestWorkerDied, requests);
+            service.set(ServiceCount::ActiveRequests, 0);
             died += open;
         }
         for cell in listeners {
             row.listener(cell).set(ListenerCount::Active, 0);
+            row.listener(cell).set(ListenerCount::Requests, 0);
         }
         for cell in backends {
             row.backend(cell).set(BackendCount::Active, 0);
+            row.backend(cell).set(BackendCount::Idle, 0);
         }
         row.worker().set(WorkerCount::Active, 0);
         row.worker().set(WorkerCount::BufferBytes, 0);
@@ -1015,6 +1023,36 @@ mod tests {
         assert_eq!(service.get(ServiceCount::Queued), 0);
         assert_eq!(service.get(ServiceCount::OldestTicket), 0);
         assert_eq!(board.settle(SlotIdx(0), 0, [ServiceCell(1)], [], []), 0);
+    }
+
+    #[test]
+    fn requests_that_die_with_their_worker_are_counted_once() {
+        let (board, _fd) = Scoreboard::create(CAPACITIES).unwrap();
+        board.set(GlobalCount::SlotsUsed, 2);
+        let (service, listener, backend) = (ServiceCell(1), ListenerCell(2), BackendCell(6));
+        let row = board.row(SlotIdx(0), 0);
+        row.service(service).add(ServiceCount::Requests, 9);
+        row.service(service).add(ServiceCount::ActiveRequests, 4);
+        row.service(service).add(ServiceCount::Answers2xx, 5);
+        row.listener(listener).raise(ListenerCount::Requests);
+        row.backend(backend).add(BackendCount::Idle, 3);
+        row.backend(backend).add(BackendCount::Requests, 8);
+        // Those of another worker go on.
+        let other = board.row(SlotIdx(1), 0);
+        other.service(service).add(ServiceCount::ActiveRequests, 1);
+        other.backend(backend).add(BackendCount::Idle, 1);
+        for _ in 0..2 {
+            let died = board.settle(SlotIdx(0), 0, [service], [listener], [backend]);
+            assert_eq!(died, 0, "no connection was counted as accepted");
+            let sum = |count| board.sum_service(service, count);
+            assert_eq!(sum(ServiceCount::RequestWorkerDied), 4);
+            assert_eq!(sum(ServiceCount::ActiveRequests), 1);
+            assert_eq!(sum(ServiceCount::Requests), 9);
+            assert_eq!(sum(ServiceCount::WorkerDied), 0);
+            assert_eq!(board.sum_listener(listener, ListenerCount::Requests), 0);
+            assert_eq!(board.sum_backend(backend, BackendCount::Idle), 1);
+            assert_eq!(board.sum_backend(backend, BackendCount::Requests), 8);
+        }
     }
 
     #[test]

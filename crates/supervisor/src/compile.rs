@@ -7,9 +7,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use evenkeel_config::{Change, ConfigErrors, Difference, Loaded};
-use evenkeel_control::child::Secrets;
+use evenkeel_control::child::{CookieKeys, Secrets};
 use evenkeel_control::operator::Answer;
-use evenkeel_plan::{Plan, Spec};
+use evenkeel_plan::{Plan, SecretSource, Spec};
 use evenkeel_sys::listen;
 
 use crate::access_log::{self, AccessLog};
@@ -29,6 +29,8 @@ pub(crate) struct Pending {
     pub(crate) spec: Spec,
     /// Secrets that its checks need.
     pub(crate) secrets: Secrets,
+    /// Keys that its cookies need.
+    pub(crate) cookie_keys: CookieKeys,
     /// What to say of it; `None` = only names stand for other addresses.
     pub(crate) of_file: Option<OfFile>,
     /// The metrics endpoint's sockets under it.
@@ -54,6 +56,7 @@ pub(crate) type Metrics = BTreeMap<SocketAddr, (SocketAddr, Arc<OwnedFd>)>;
 pub(crate) struct Files {
     loaded: Loaded,
     secrets: Secrets,
+    cookie_keys: Result<Vec<(SecretSource, Vec<u8>)>, String>,
     access_log: Result<AccessLog, String>,
 }
 
@@ -72,6 +75,7 @@ pub(crate) async fn read(path: PathBuf) -> Read {
         let loaded = evenkeel_config::load(&path)?;
         Ok(Files {
             secrets: secrets::read(&loaded.spec),
+            cookie_keys: secrets::read_keys(&loaded.spec),
             access_log: access_log::open(&loaded.spec.globals.access_log),
             loaded,
         })
@@ -157,21 +161,30 @@ impl Supervisor {
         let Files {
             loaded,
             secrets,
+            cookie_keys,
             access_log,
         } = files;
         let access_log = access_log?;
+        let cookie_keys = CookieKeys {
+            own: self.cookie_keys.own.clone(),
+            values: cookie_keys?,
+        };
         rights::check(&loaded.spec)?;
         for problem in secrets::problems(&secrets) {
             tracing::warn!("{problem}");
         }
         let is_same_log = access_log::is_same(&access_log, &self.access_log);
-        if loaded.spec == self.spec && secrets == self.secrets && is_same_log {
+        let same_secrets = secrets == self.secrets && cookie_keys == self.cookie_keys;
+        if loaded.spec == self.spec && same_secrets && is_same_log {
             return Ok(None);
         }
         let difference = Difference::between(&self.spec, &loaded.spec);
         let mut changes: Vec<String> = difference.changes.iter().map(ToString::to_string).collect();
         if secrets != self.secrets {
             changes.push("secrets of health checks have changed".to_owned());
+        }
+        if cookie_keys != self.cookie_keys {
+            changes.push("keys of cookies have changed".to_owned());
         }
         let same_spec = loaded.spec.globals.access_log == self.spec.globals.access_log;
         if !is_same_log && same_spec {
@@ -212,6 +225,7 @@ impl Supervisor {
             sealed,
             spec: loaded.spec,
             secrets,
+            cookie_keys,
             of_file: Some(OfFile {
                 changes,
                 warnings: loaded.warnings.iter().map(ToString::to_string).collect(),
@@ -244,6 +258,7 @@ impl Supervisor {
             sealed,
             spec: self.spec.clone(),
             secrets: self.secrets.clone(),
+            cookie_keys: self.cookie_keys.clone(),
             of_file: None,
             metrics: self.metrics.clone(),
             access_log: self.access_log.clone(),

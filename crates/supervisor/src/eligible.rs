@@ -33,9 +33,10 @@ pub(crate) struct Eligibility {
 }
 
 impl Eligibility {
-    /// Whether new connections find a backend.
+    /// Whether new connections find a backend, or need none: the service has routes alone.
     pub(crate) fn serves(&self) -> bool {
-        self.gate != GateState::Closed && self.hindrances.iter().any(Option::is_none)
+        let finds = self.hindrances.is_empty() || self.hindrances.iter().any(Option::is_none);
+        self.gate != GateState::Closed && finds
     }
 }
 
@@ -238,6 +239,19 @@ fn full_words(active: u64, limit: u32) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_needs_no_backend_serves_without() {
+        let of = |gate, hindrances| Eligibility {
+            gate,
+            hindrances,
+            primary: false,
+        };
+        assert!(of(GateState::Open, Vec::new()).serves());
+        assert!(!of(GateState::Closed, Vec::new()).serves());
+        assert!(!of(GateState::Open, vec![Some(Hindrance::Weight)]).serves());
+        assert!(of(GateState::Open, vec![Some(Hindrance::Weight), None]).serves());
+    }
 
     #[test]
     fn full_is_at_the_limit_and_above_it() {

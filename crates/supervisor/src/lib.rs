@@ -17,7 +17,7 @@
 //!   admin     what operators said of backends
 //!   rights    what workers have to be allowed
 //!   access_log its file
-//!   secrets   values that health checks need
+//!   secrets   values that health checks and cookies need
 //!   events    what happened lately, and who listens
 //!   keep      what outlives this process
 //! ```

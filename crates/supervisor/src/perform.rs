@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use evenkeel_config::DurationText;
 use evenkeel_control::child::{
-    Descriptor, FromChild, GateReport, Hello, OrphanRule, Report, Resolved, Secrets, ToChild,
+    CookieKeys, Descriptor, FromChild, GateReport, Hello, OrphanRule, Report, Resolved, Secrets,
+    ToChild,
 };
 use evenkeel_control::operator::{Answer, LastReload, Request};
 use evenkeel_plan::{Address, BackendCell, Plan, Sealed, SlotIdx, Spec};
@@ -31,6 +32,7 @@ use crate::life::{
 use crate::operators::{Asked, Reply, reply};
 use crate::rights;
 use crate::seal::{self, Names};
+use crate::secrets;
 use crate::sockets::Sockets;
 use crate::store::Store;
 use crate::why::Questions;
@@ -73,6 +75,7 @@ pub(crate) struct Supervisor {
     /// The last good answer of each.
     pub(crate) names: Names,
     pub(crate) secrets: Secrets,
+    pub(crate) cookie_keys: CookieKeys,
     pub(crate) doorbells: BTreeMap<SlotIdx, Arc<OwnedFd>>,
     pub(crate) admin: Admins,
     pub(crate) events: Events,
@@ -670,7 +673,7 @@ impl Supervisor {
                         .clone()
                         .map(|file| (Descriptor::AccessLog { generation }, file)),
                 );
-                match secrets_blob(secrets) {
+                match secret_blob(secrets) {
                     Ok(blob) => {
                         descriptors.push((Descriptor::Secrets { generation }, Arc::new(blob)));
                     }
@@ -686,6 +689,18 @@ impl Supervisor {
             }
             Who::Worker(slot) => {
                 descriptors.extend(listeners(self.sockets.of_slot(&target, slot), slot));
+                let pending = self.pending.as_ref();
+                let keys = pending
+                    .filter(|pending| pending.sealed.plan.generation == generation)
+                    .map_or(&self.cookie_keys, |pending| &pending.cookie_keys);
+                match secrets::for_workers(keys, &target).map(secret_blob) {
+                    Some(Ok(blob)) => {
+                        descriptors.push((Descriptor::CookieKeys { generation }, Arc::new(blob)));
+                    }
+                    // The worker will miss them and refuse.
+                    Some(Err(error)) => tracing::error!(%error, "cannot pass keys of cookies on"),
+                    None => {}
+                }
             }
         }
         if let Some(running) = self.children.get_mut(who) {
@@ -710,6 +725,7 @@ impl Supervisor {
                 Descriptor::Metrics { address } => metrics.contains(address),
                 Descriptor::Delta { .. }
                 | Descriptor::Secrets { .. }
+                | Descriptor::CookieKeys { .. }
                 | Descriptor::AccessLog { .. } => false,
                 Descriptor::Doorbell { .. }
                 | Descriptor::Scoreboard
@@ -747,6 +763,7 @@ impl Supervisor {
         };
         self.spec = pending.spec;
         self.secrets = pending.secrets;
+        self.cookie_keys = pending.cookie_keys;
         self.forget_unnamed();
         if !said.is_empty() {
             self.keep_soon();
@@ -971,7 +988,7 @@ fn listeners(
     })
 }
 
-fn secrets_blob(secrets: &Secrets) -> std::io::Result<OwnedFd> {
+fn secret_blob(secrets: &impl serde::Serialize) -> std::io::Result<OwnedFd> {
     let bytes = postcard::to_stdvec(secrets).map_err(std::io::Error::other)?;
     evenkeel_sys::blob::seal("evenkeel-secrets", &bytes)
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evenkeel_config::Loaded;
+use evenkeel_control::child::CookieKeys;
 use evenkeel_control::operator::SOCKET_NAME;
 use evenkeel_plan::{Plan, UserSpec};
 use evenkeel_scoreboard::{Capacities, GlobalCount, Scoreboard};
@@ -224,6 +225,11 @@ async fn serve(
         tracing::warn!("{problem}");
     }
 
+    let cookie_keys = CookieKeys {
+        own: secrets::make_key().map_err(StartError::io("make a key for cookies"))?,
+        values: secrets::read_keys(&loaded.spec).map_err(StartError::Words)?,
+    };
+
     rights::check(&loaded.spec).map_err(StartError::Words)?;
     let access_log =
         access_log::open(&loaded.spec.globals.access_log).map_err(StartError::Words)?;
@@ -310,6 +316,7 @@ async fn serve(
         gates: std::collections::HashMap::new(),
         names,
         secrets,
+        cookie_keys,
         doorbells: std::collections::BTreeMap::new(),
         admin,
         events: Events::default(),

@@ -136,12 +136,14 @@ fn same_list(old: &ServiceRecord, new: &ServiceRecord) -> bool {
 }
 
 /// Gives the gates of services that `new` names and `old` does not their first state: one that has to be earned is closed
-/// until the monitor says that enough backends are healthy. Called before anybody uses them.
+/// until the monitor says that enough backends are healthy. A service without backends has nothing to earn. Called before
+/// anybody uses them.
 pub(crate) fn seed_gates(board: &Scoreboard, old: &Plan, new: &Plan) {
     let is_fresh = |sealed: &&Arc<Sealed>| old.service(sealed.record().name().as_str()).is_none();
     for sealed in new.services().filter(is_fresh) {
         let record = sealed.record();
         let state = match record.spec.policy.require {
+            _ if record.spec.backends.is_empty() => GateState::Open,
             Require::Any => GateState::Open,
             Require::All | Require::Count(_) | Require::Share(_) => GateState::Closed,
         };
@@ -216,6 +218,14 @@ mod tests {
     fn spec(require: Require) -> Spec {
         let backend =
             |name: &str, address| BackendSpec::at(BackendName::new(name).unwrap(), address);
+        let backends = vec![
+            backend("a", Address::Socket("10.0.0.1:80".parse().unwrap())),
+            backend("b", name()),
+        ];
+        spec_of(require, backends)
+    }
+
+    fn spec_of(require: Require, backends: Vec<BackendSpec>) -> Spec {
         Spec {
             globals: Globals::default(),
             services: vec![ServiceSpec {
@@ -223,14 +233,7 @@ mod tests {
                     require,
                     ..PolicySpec::default()
                 },
-                ..ServiceSpec::new(
-                    ServiceName::new("db").unwrap(),
-                    Vec::new(),
-                    vec![
-                        backend("a", Address::Socket("10.0.0.1:80".parse().unwrap())),
-                        backend("b", name()),
-                    ],
-                )
+                ..ServiceSpec::new(ServiceName::new("db").unwrap(), Vec::new(), backends)
             }],
         }
     }
@@ -256,6 +259,54 @@ mod tests {
         assert_ne!(moved.plan.digest(), first.plan.digest());
     }
 
+    fn board() -> Scoreboard {
+        let capacities = Capacities {
+            slots: 1,
+            services: 4,
+            listeners: 4,
+            backends: 4,
+            sources: 4,
+        };
+        Scoreboard::create(capacities).unwrap().0
+    }
+
+    #[test]
+    fn backends_may_all_go_and_come_back() {
+        let table = CellTable::new(4, 4, 4);
+        for scheduler in [Scheduler::Rr, Scheduler::Wrr, Scheduler::Lc, Scheduler::Wlc] {
+            let board = board();
+            let seal = |mut spec: Spec, generation, before: &Plan, table: &CellTable| {
+                spec.services[0].scheduler = scheduler;
+                seal(&spec, generation, before, table, &Names::new()).unwrap()
+            };
+            let with = seal(spec(Require::Any), 1, &Plan::empty(), &table);
+            carry_schedulers(&board, &Plan::empty(), &with.plan);
+            let none = spec_of(Require::Any, Vec::new());
+            let without = seal(none, 2, &with.plan, &with.table);
+            carry_schedulers(&board, &with.plan, &without.plan);
+            let record = without.plan.service("db").unwrap().record();
+            assert_eq!(record.backends().count(), 0);
+            let again = seal(spec(Require::Any), 3, &without.plan, &without.table);
+            carry_schedulers(&board, &without.plan, &again.plan);
+            let record = again.plan.service("db").unwrap().record();
+            let state = State::from_bits(board.scheduler(record.cell).load());
+            // As of a list that was never picked from.
+            assert_eq!(state.tag, record.list_tag(), "{scheduler:?}");
+            assert_eq!(state.position, 0, "{scheduler:?}");
+        }
+    }
+
+    #[test]
+    fn without_backends_there_is_nothing_to_earn() {
+        let board = board();
+        let spec = spec_of(Require::All, Vec::new());
+        let table = CellTable::new(4, 4, 4);
+        let sealed = seal(&spec, 1, &Plan::empty(), &table, &Names::new()).unwrap();
+        seed_gates(&board, &Plan::empty(), &sealed.plan);
+        let cells = board.service(sealed.plan.service("db").unwrap().record().cell);
+        assert_eq!(cells.gate().state, GateState::Open);
+    }
+
     #[test]
     fn a_gate_that_has_to_be_earned_begins_closed_and_one_in_use_is_left_alone() {
         for (require, expected) in [
@@ -264,14 +315,7 @@ mod tests {
             (Require::Count(1), GateState::Closed),
             (Require::Share(50), GateState::Closed),
         ] {
-            let (board, _fd) = Scoreboard::create(Capacities {
-                slots: 1,
-                services: 4,
-                listeners: 4,
-                backends: 4,
-                sources: 4,
-            })
-            .unwrap();
+            let board = board();
             let table = CellTable::new(4, 4, 4);
             let sealed = seal(&spec(require), 1, &Plan::empty(), &table, &Names::new()).unwrap();
             seed_gates(&board, &Plan::empty(), &sealed.plan);

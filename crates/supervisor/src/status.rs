@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use evenkeel_control::operator::{
-    BackendStatus, ListenerLimit, MonitorStatus, ServiceStatus, Status, WorkerStatus,
+    BackendHttpStatus, BackendStatus, HttpStatus, ListenerLimit, MonitorStatus, ServiceStatus,
+    Status, WorkerStatus,
 };
 use evenkeel_plan::{BackendRecord, Require, ServiceRecord, SlotIdx};
 use evenkeel_scoreboard::{
@@ -139,11 +140,12 @@ impl Supervisor {
             bytes_received: sum(ServiceCount::BytesReceived),
             bytes_sent: sum(ServiceCount::BytesSent),
             accepted_by_slot: self.accepted_by_slot(record),
-            serving: self.eligibility(record).serves(),
+            serving: is_router(record) || self.eligibility(record).serves(),
             gate: gate.state.as_str().to_owned(),
             gate_since_unix: unix_of(gate.since_ms),
             gate_reason: self.gate_reason(record),
             require: require_words(record.spec.policy.require),
+            http: record.spec.http.is_some().then(|| http_status(&sum)),
             backends,
         }
     }
@@ -210,8 +212,46 @@ impl Supervisor {
             resets: sum(BackendCount::Resets),
             bytes_sent: sum(BackendCount::BytesSent),
             bytes_received: sum(BackendCount::BytesReceived),
+            http: record.spec.http.is_some().then(|| BackendHttpStatus {
+                requests: sum(BackendCount::Requests),
+                reused: sum(BackendCount::Reused),
+                idle: sum(BackendCount::Idle),
+                answers_5xx: sum(BackendCount::Answers5xx),
+                bad_answers: sum(BackendCount::BadAnswers),
+            }),
             cell: backend.cell.0,
         }
+    }
+}
+
+/// Whether a service has no backends because its routes say where requests go: there is nothing that it could lack then.
+fn is_router(record: &ServiceRecord) -> bool {
+    record.spec.http.is_some() && record.spec.backends.is_empty()
+}
+
+/// Requests of a service, from the sums over all workers.
+fn http_status(sum: &impl Fn(ServiceCount) -> u64) -> HttpStatus {
+    let answers = [
+        (ServiceCount::Answers2xx, "2xx"),
+        (ServiceCount::Answers3xx, "3xx"),
+        (ServiceCount::Answers4xx, "4xx"),
+        (ServiceCount::Answers5xx, "5xx"),
+    ];
+    let by_word = |counts: &[(ServiceCount, &str)]| {
+        let counts = counts.iter();
+        counts
+            .map(|(count, word)| ((*word).to_owned(), sum(*count)))
+            .collect()
+    };
+    HttpStatus {
+        requests: sum(ServiceCount::Requests),
+        active: sum(ServiceCount::ActiveRequests),
+        answers: by_word(&answers),
+        own_answers: sum(ServiceCount::OwnAnswers),
+        upgrades: sum(ServiceCount::Upgrades),
+        failed: by_word(ServiceCount::REQUEST_FAILURES),
+        resent: sum(ServiceCount::Resent),
+        budget_spent: sum(ServiceCount::BudgetSpent),
     }
 }
 

@@ -18,6 +18,7 @@ pub mod lock;
 pub mod outgoing;
 pub mod packet;
 pub mod process;
+pub mod random;
 mod rights;
 pub mod steer;
 pub mod stream;

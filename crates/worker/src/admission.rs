@@ -38,13 +38,9 @@ pub(crate) struct Admission {
 impl Admission {
     pub(crate) fn new(spec: &AdmissionSpec, cell: ListenerCell) -> Self {
         let in_ns = |rate: RateSpec| Limit::per_second(rate.per_second.into(), rate.burst.into());
-        let in_us = |rate: RateSpec| Limit {
-            interval: MICROSECONDS.div_ceil(u64::from(rate.per_second.max(1))),
-            burst: rate.burst.into(),
-        };
         Self {
             rate: spec.rate.map(in_ns),
-            source_rate: spec.source_rate.map(in_us),
+            source_rate: spec.source_rate.map(per_second_in_us),
             spec: spec.clone(),
             cell,
         }
@@ -110,7 +106,7 @@ impl Admission {
             return Err(Outcome::Denied);
         }
         match self.source_rate {
-            Some(limit) if !source_passes(board, self.cell, client, limit) => {
+            Some(limit) if !source_passes(board, hash(self.cell, client), limit) => {
                 row.add(ListenerCount::SourceRateLimited, 1);
                 Err(Outcome::SourceRateLimited)
             }
@@ -118,6 +114,27 @@ impl Admission {
         }
     }
 }
+
+/// A source's rate, whose time is counted in microseconds.
+pub(crate) fn per_second_in_us(rate: RateSpec) -> Limit {
+    Limit {
+        interval: MICROSECONDS.div_ceil(u64::from(rate.per_second.max(1))),
+        burst: rate.burst.into(),
+    }
+}
+
+/// Whether one more request of HTTP of `client` at `listener` is within `limit`. Connections of the same source count apart.
+pub(crate) fn request_passes(
+    board: Scoreboard,
+    listener: ListenerCell,
+    client: IpAddr,
+    limit: Limit,
+) -> bool {
+    source_passes(board, mix(hash(listener, client) ^ REQUESTS), limit)
+}
+
+/// Tells requests from connections in the table of sources.
+const REQUESTS: u64 = u64::from_be_bytes(*b"requests");
 
 fn holds(networks: &[Network], address: IpAddr) -> bool {
     networks.iter().any(|network| network.contains(address))
@@ -138,8 +155,7 @@ fn passes(cell: RateCell, limit: Limit, now: u64) -> bool {
 
 /// A source's rate lies in one of the few cells of its set. Where others that still count have them all, the one whose burst
 /// will be whole again soonest is forgotten, which is to its advantage.
-fn source_passes(board: Scoreboard, listener: ListenerCell, client: IpAddr, limit: Limit) -> bool {
-    let hash = hash(listener, client);
+fn source_passes(board: Scoreboard, hash: u64, limit: Limit) -> bool {
     // Never 0, which marks a cell that nobody has used.
     let tag = (hash & 0xffff).max(1);
     let set = board.sources(hash);

@@ -119,7 +119,7 @@ pub(crate) async fn connect(
 }
 
 /// Picks a backend, and waits for one that is full if there is none else. `begun` becomes the time at which connecting begins.
-async fn choose(
+pub(crate) async fn choose(
     connection: &mut Connection,
     client: &Stream,
     wanted: &mut Wanted,
@@ -169,13 +169,14 @@ async fn wait_in_queue(
         return Ok(Err(Refusal::Full));
     };
     let deadline = Instant::now() + spec.timeout;
+    let is_gone_at_end = connection.is_gone_at_end;
     // Who waits takes any backend that has room, also one that could not be reached before: else those behind would wait for what
     // only this one cannot use.
     wanted.tried = Tried::default();
     loop {
         tokio::select! {
             biased;
-            () = client.reset() => return Err(Outcome::ClientGone),
+            () = until_gone(client, is_gone_at_end) => return Err(Outcome::ClientGone),
             () = place.turn() => {}
             () = sleep_until(deadline) => return Err(Outcome::QueueTimeout),
         }
@@ -190,7 +191,7 @@ async fn wait_in_queue(
 
 /// Tries the endpoints of a backend in turn. All of them together are one attempt, and fail as one. `failure` is how the
 /// attempt before ended.
-async fn reach(
+pub(crate) async fn reach(
     connection: &mut Connection,
     client: &Stream,
     service: &Service,
@@ -214,8 +215,7 @@ async fn reach(
         connection.endpoint = Some(address.into());
         let result = tokio::select! {
             biased;
-            // An end of file is none: a client may end its direction before it has sent anything.
-            () = client.reset() => return Err(Outcome::ClientGone),
+            () = until_gone(client, connection.is_gone_at_end) => return Err(Outcome::ClientGone),
             result = upstream::open(connection, client, spec, address) => result,
         };
         let error = match result {
@@ -255,8 +255,16 @@ async fn reach(
     Err(failure)
 }
 
+/// Until the client has gone. An end of file is no sign of it in TCP: a client may end its direction before it has sent anything.
+async fn until_gone(client: &Stream, at_end: bool) {
+    match at_end {
+        true => client.gone().await,
+        false => client.reset().await,
+    }
+}
+
 /// Whether the backend went down while it was being connected, and the service wants no connections to it then.
-fn is_lost(service: &Service, picked: &Picked) -> bool {
+pub(crate) fn is_lost(service: &Service, picked: &Picked) -> bool {
     let backend = &service.backends[picked.index];
     service.policy().on_down == OnDown::Reset
         && went_down(backend.cells.verdict(), picked.down_since)

@@ -17,6 +17,8 @@ use evenkeel_sys::clock;
 use crate::connections::Number;
 use crate::entrance::Entrance;
 use crate::handle::{BackendHandle, Held};
+use crate::http::books::Carried;
+use crate::http::tunnel::Upgraded;
 use crate::outcome::Outcome;
 use crate::peer::Peer;
 use crate::plan::{Listener, Service};
@@ -61,6 +63,14 @@ pub(crate) struct Connection {
     outcome: Option<Outcome>,
     up: Cell<u64>,
     down: Cell<u64>,
+    /// Whether a client that ends its direction has gone.
+    pub(crate) is_gone_at_end: bool,
+    /// Requests of HTTP that it has begun with.
+    pub(crate) requests: u32,
+    /// The request that it carries now: backend, times and bytes are that one's then.
+    pub(crate) carried: Option<Box<Carried>>,
+    /// The request that made a tunnel of it.
+    pub(crate) upgraded: Option<Box<Upgraded>>,
 }
 
 /// What a connection's PROXY protocol header has said, but for the client.
@@ -79,8 +89,8 @@ pub(crate) struct Suspended {
     entrance: Rc<Entrance>,
     who: Who,
     number: Number,
-    /// Monotonic ms, modulo [`SPAN_MS`].
-    accepted_ms: u32,
+    /// When it was accepted, monotonic ms, modulo [`SPAN_MS`]. Of HTTP: how many requests it has begun with; each has a time of its own.
+    note: u32,
 }
 
 /// Whose connection it is. Few come through a proxy: the others do not keep room for what one says.
@@ -101,6 +111,11 @@ impl Suspended {
     /// Whether no plan has its service any more.
     pub(crate) fn is_abandoned(&self) -> bool {
         self.entrance.is_abandoned()
+    }
+
+    /// Whether it is one of HTTP.
+    pub(crate) fn is_http(&self) -> bool {
+        self.entrance.is_http
     }
 }
 
@@ -194,6 +209,10 @@ impl Connection {
             outcome: None,
             up: Cell::new(0),
             down: Cell::new(0),
+            is_gone_at_end: false,
+            requests: 0,
+            carried: None,
+            upgraded: None,
         }
     }
 
@@ -213,7 +232,10 @@ impl Connection {
                 Some(claim) => Who::Claimed(Box::new((self.client, *claim))),
             },
             number: self.number,
-            accepted_ms: u32::try_from(self.accepted / 1_000_000 % SPAN_MS).unwrap_or(0),
+            note: match self.entrance.is_http {
+                true => self.requests,
+                false => u32::try_from(self.accepted / 1_000_000 % SPAN_MS).unwrap_or(0),
+            },
         })
     }
 
@@ -223,20 +245,25 @@ impl Connection {
             entrance,
             who,
             number,
-            accepted_ms,
+            note,
         } = suspended;
         let (client, claim) = match who {
             Who::Peer(peer) => (peer, None),
             Who::Claimed(claimed) => (claimed.0, Some(Box::new(claimed.1))),
         };
         let gone = entrance.resume();
-        let now_ms = clock::monotonic_ms();
-        let age_ms = (now_ms % SPAN_MS + SPAN_MS - u64::from(accepted_ms)) % SPAN_MS;
+        let is_http = entrance.is_http;
         let service = gone.or_else(|| worker.service_of(&entrance));
         let mut connection = Self::begun(worker, entrance, number, client);
         connection.service = service;
         connection.claim = claim;
-        connection.accepted = now_ms.saturating_sub(age_ms) * 1_000_000;
+        if is_http {
+            connection.requests = note;
+        } else {
+            let now_ms = clock::monotonic_ms();
+            let age_ms = (now_ms % SPAN_MS + SPAN_MS - u64::from(note)) % SPAN_MS;
+            connection.accepted = now_ms.saturating_sub(age_ms) * 1_000_000;
+        }
         connection
     }
 
@@ -274,6 +301,74 @@ impl Connection {
     /// How it ends, when it may not come in.
     pub(crate) fn admit(&self) -> Result<(), Outcome> {
         self.entrance.admit(self.worker.board, self.client.ip())
+    }
+
+    /// Forgets the backend, the times and the bytes of a request before: another one begins.
+    pub(crate) fn begin_journey(&mut self, phase: Phase) {
+        self.phase = phase;
+        self.attempts = 0;
+        self.endpoint = None;
+        self.source = None;
+        self.times.queue = Span::NONE;
+        self.times.connect = Span::NONE;
+        self.up.set(0);
+        self.down.set(0);
+    }
+
+    /// Of the service that the connection counts for, whatever its requests do.
+    fn home(&self) -> ServiceRow {
+        match self.entrance.is_http {
+            true => self.worker.row.service(self.entrance.service_cell),
+            // A sorry service may have it.
+            false => self.row,
+        }
+    }
+
+    /// A request of it has ended: it counts for the service again by whose listener it came.
+    pub(crate) fn end_journey(&mut self) {
+        self.row = self.home();
+        self.worker.connections.let_go(self.number);
+        self.backend = None;
+        self.before = None;
+        self.service = None;
+    }
+
+    /// A request goes to `service`, and counts for it.
+    pub(crate) fn set_out(&mut self, service: &Rc<Service>) {
+        self.row = service.row;
+        self.service = Some(Rc::clone(service));
+    }
+
+    /// Its listener counts one more request, unless there are `most` already, over all workers.
+    pub(crate) fn raise_requests(&self, most: u32) -> bool {
+        self.entrance.raise_requests(self.worker.board, most)
+    }
+
+    /// Bytes of a request have flowed: to the backend, from it, and to the client.
+    pub(crate) fn moved(&self, sent: u64, received: u64, answered: u64) {
+        self.up.set(self.up.get() + sent);
+        self.down.set(self.down.get() + answered);
+        self.row.add(ServiceCount::BytesReceived, sent);
+        self.row.add(ServiceCount::BytesSent, answered);
+        if let Some(backend) = &self.backend {
+            let row = backend.handle().row();
+            row.add(BackendCount::BytesSent, sent);
+            row.add(BackendCount::BytesReceived, received);
+        }
+    }
+
+    /// What goes on now.
+    pub(crate) fn phase_now(&self) -> Phase {
+        self.phase
+    }
+
+    /// What an answer of our own says of an error, to a person who asks why.
+    pub(crate) fn words(&self, error: &str) -> String {
+        let held = self.backend.as_ref().map(Held::handle);
+        let backend = held.or(self.before.as_deref());
+        let backend = backend.map_or("-", BackendHandle::identity);
+        let (phase, attempt) = (self.phase.word(), self.attempts);
+        format!("backend={backend} phase={phase} error={error} attempt={attempt}")
     }
 
     /// Gives up the backend that it was picked for.
@@ -356,7 +451,14 @@ impl Connection {
     }
 
     fn observe(&self, latency: Latency, span: Span) {
-        if let (Some(us), Some(held)) = (span.us(), &self.backend) {
+        if let Some(us) = span.us() {
+            self.observe_us(latency, us);
+        }
+    }
+
+    /// Something took `us` microseconds with its backend.
+    pub(crate) fn observe_us(&self, latency: Latency, us: u64) {
+        if let Some(held) = &self.backend {
             held.handle().latencies().observe(latency, us);
         }
     }
@@ -422,7 +524,7 @@ impl Connection {
                 sentence.unwrap_or(Outcome::Cut)
             }
         });
-        self.count(outcome.count());
+        self.home().add(outcome.count(), 1);
         match outcome {
             Outcome::Relayed(End::ClientReset) => self.count(ServiceCount::ClientResets),
             Outcome::Relayed(End::BackendReset) => self.count_backend(BackendCount::Resets),
@@ -439,6 +541,36 @@ impl Connection {
     }
 
     fn log(&self, outcome: Outcome, duration_us: u64) {
+        if outcome == Outcome::Panicked {
+            tracing::error!(
+                service = &*self.entrance.service,
+                client = %SocketAddr::from(self.client),
+                "a connection was ended by a bug"
+            );
+        }
+        // What is left to say of it was said of each request.
+        let is_said = self.entrance.is_http && self.requests > 0 && self.upgraded.is_none();
+        if outcome == Outcome::Served || is_said {
+            return;
+        }
+        let Some(log) = self.worker.access_log() else {
+            return;
+        };
+        let now = SystemTime::now();
+        let duration = Duration::from_micros(duration_us);
+        log.write(&Record {
+            accepted: now.checked_sub(duration).unwrap_or(now),
+            handshake_us: self.times.handshake.us(),
+            first_byte_us: self.times.first_byte.get().us(),
+            duration_us,
+            end: outcome.end(self.phase),
+            http: self.upgraded.as_deref().map(Upgraded::record),
+            ..self.record(&self.entrance.service)
+        });
+    }
+
+    /// What is known of it, without its times and its end. `front`: the service, where it has set out for none.
+    pub(crate) fn record<'a>(&'a self, front: &'a str) -> Record<'a> {
         // Neither name has a slash.
         let backend = self.backend.as_ref().map(Held::handle);
         let identity = backend
@@ -448,18 +580,10 @@ impl Connection {
         let service = match (&self.service, names) {
             (Some(service), _) => service.name(),
             (None, Some((service, _))) => service,
-            (None, None) => &self.entrance.service,
+            (None, None) => front,
         };
-        if outcome == Outcome::Panicked {
-            tracing::error!(service, client = %SocketAddr::from(self.client), "a connection was ended by a bug");
-        }
-        let Some(log) = self.worker.access_log() else {
-            return;
-        };
-        let now = SystemTime::now();
-        let duration = Duration::from_micros(duration_us);
-        log.write(&Record {
-            accepted: now.checked_sub(duration).unwrap_or(now),
+        Record {
+            accepted: SystemTime::UNIX_EPOCH,
             service,
             listener: self.entrance.address,
             client: self.client.into(),
@@ -470,16 +594,16 @@ impl Connection {
             worker: self.worker.slot.0,
             id: self.unique_id(),
             attempts: self.attempts,
-            handshake_us: self.times.handshake.us(),
+            handshake_us: None,
             queue_us: self.times.queue.us(),
             connect_us: self.times.connect.us(),
-            first_byte_us: self.times.first_byte.get().us(),
-            duration_us,
+            first_byte_us: None,
+            duration_us: 0,
             bytes_received: self.up.get(),
             bytes_sent: self.down.get(),
-            end: outcome.end(self.phase),
+            end: Outcome::Served.end(self.phase),
             http: None,
-        });
+        }
     }
 }
 
@@ -488,8 +612,9 @@ impl Drop for Connection {
         if self.is_suspended {
             return;
         }
+        drop(self.close_request());
         self.close_books();
-        self.row.lower(ServiceCount::Active);
+        self.home().lower(ServiceCount::Active);
         self.entrance.leave();
         self.worker.row.worker().lower(WorkerCount::Active);
         // Before the worker is told, so that nothing is held any more when the last one has ended.
@@ -539,6 +664,7 @@ impl Meter for Connection {
 pub(crate) mod tests {
     use std::sync::Arc;
 
+    use evenkeel_control::child::CookieKeys;
     use evenkeel_plan::{
         BackendCell, BackendName, BackendSpec, Globals, ListenerCell, ListenerSpec, Plan, Sealed,
         ServiceCell, ServiceName, ServiceRecord, ServiceSpec, SlotIdx,
@@ -581,7 +707,7 @@ pub(crate) mod tests {
         let row = board.row(SlotIdx(0), 0);
         let worker = Rc::new(Worker::new(SlotIdx(0), board, row));
         let change = View::empty()
-            .change_to(Arc::new(plan()), &worker)
+            .change_to(Arc::new(plan()), CookieKeys::default(), &worker)
             .await
             .unwrap();
         let listener = change.view.listener(ListenerCell(0)).unwrap().clone();

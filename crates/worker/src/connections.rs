@@ -25,6 +25,11 @@ use crate::waiting::Waiting;
 /// A tick, in milliseconds: the heartbeat's.
 pub(crate) const TICK_MS: u64 = 100;
 
+/// Ticks a second.
+pub(crate) const TICKS_A_SECOND: u32 = 10;
+
+const _: () = assert!(TICK_MS * TICKS_A_SECOND as u64 == 1_000);
+
 /// How long a relay carries nothing before it is parked.
 pub(crate) const IDLE_TICKS: u32 = 10;
 
@@ -106,10 +111,11 @@ pub(crate) struct Place {
     last: Cell<u32>,
     /// Tick at which it was accepted.
     accepted: Cell<u32>,
-    /// Tick at which one direction ended and the other did not; 0 = not so.
-    half_closed: Cell<u32>,
+    /// Of a relay: tick at which one direction ended and the other did not; 0 = not so. Of an exchange: ticks that may pass from
+    /// `last` on; 0 = any.
+    mark: Cell<u32>,
     limits: Cell<TimeLimits>,
-    /// Whether it is asked to park.
+    /// Whether it is asked to park; of an exchange, whether its time is up.
     is_asked: Cell<bool>,
     /// How it ends, when it is ended from outside.
     sentence: Cell<Option<Outcome>>,
@@ -126,8 +132,12 @@ enum Standing {
     Begun,
     /// No backend either before the client has sent something.
     Waiting,
-    /// The same without a task.
+    /// The same without a task; also a connection of HTTP between two requests.
     WaitingParked,
+    /// A connection of HTTP between two requests.
+    Silent,
+    /// A request of HTTP is read, sent or answered. When its time is up, its task is told, since an answer is due.
+    Exchanging,
     /// Relaying.
     Relaying,
     /// The same without a task.
@@ -163,11 +173,18 @@ fn expire(place: &Place, limits: Limits, now: u32) -> Option<Outcome> {
     }
     match place.standing.get() {
         // Other deadlines hold there.
-        Standing::Vacant | Standing::Begun => return None,
-        Standing::Waiting | Standing::WaitingParked | Standing::Relaying | Standing::Parked => {}
+        Standing::Vacant | Standing::Begun | Standing::Exchanging => return None,
+        Standing::Waiting
+        | Standing::WaitingParked
+        | Standing::Silent
+        | Standing::Relaying
+        | Standing::Parked => {}
     }
     let last = place.last.get();
-    let half_closed = place.half_closed.get();
+    let half_closed = match place.standing.get() {
+        Standing::Relaying | Standing::Parked => place.mark.get(),
+        _ => 0,
+    };
     if half_closed > 0 && is_up(limits.half_closed, last.max(half_closed)) {
         return Some(Outcome::HalfClosedTimeout);
     }
@@ -184,7 +201,11 @@ impl Place {
     }
 
     fn correct(&self, late: Late) {
-        for noted in [&self.last, &self.accepted, &self.half_closed] {
+        let relay = match self.standing.get() {
+            Standing::Exchanging => None,
+            _ => Some(&self.mark),
+        };
+        for noted in [&self.last, &self.accepted].into_iter().chain(relay) {
             if noted.get() == late.stamp {
                 noted.set(late.tick);
             }
@@ -198,7 +219,7 @@ impl Place {
         self.down_since.set(NEVER);
         self.last.set(now);
         self.accepted.set(now);
-        self.half_closed.set(0);
+        self.mark.set(0);
         self.is_asked.set(false);
         self.sentence.set(None);
     }
@@ -240,10 +261,6 @@ impl Connections {
 
     /// The limits that `spec` sets. Few sets differ; the last of 65,536 stands for whatever more there are.
     pub(crate) fn limits(&self, spec: &TimeoutsSpec) -> TimeLimits {
-        let ticks = |limit: Option<std::time::Duration>| {
-            let ms = limit.map_or(0, |limit| limit.as_millis());
-            u32::try_from(ms.div_ceil(u128::from(TICK_MS))).unwrap_or(u32::MAX)
-        };
         let wanted = Limits {
             idle: ticks(spec.idle),
             half_closed: ticks(spec.half_closed),
@@ -262,6 +279,25 @@ impl Connections {
     pub(crate) fn waits(&self, number: Number, client: Token) {
         let places = self.places.borrow();
         places.at(number).stand(Standing::Waiting, client);
+    }
+
+    /// A connection of HTTP waits for its next request, and is asked to park when it has done so for long enough.
+    pub(crate) fn is_silent(&self, number: Number, client: Token) {
+        let places = self.places.borrow();
+        let place = places.at(number);
+        place.stand(Standing::Silent, client);
+        place.is_asked.set(false);
+        place.last.set(self.stamp.get());
+    }
+
+    /// A connection has become a tunnel to the backend that it has.
+    pub(crate) fn relays(&self, number: Number, client: Token) {
+        let places = self.places.borrow();
+        let place = places.at(number);
+        place.stand(Standing::Relaying, client);
+        place.mark.set(0);
+        place.is_asked.set(false);
+        place.last.set(self.stamp.get());
     }
 
     /// It does so no longer.
@@ -305,9 +341,47 @@ impl Connections {
         let places = self.places.borrow();
         let place = places.at(number);
         place.stand(Standing::Relaying, client);
-        place.backend.set(chosen.backend.0);
-        place.down_since.set(chosen.down_since.unwrap_or(NEVER));
+        place.choose(chosen);
+        place.mark.set(0);
         place.last.set(self.stamp.get());
+    }
+
+    /// A connection carries a request of HTTP from now on, and may do so for `ticks` without [`Self::touch`]; 0 = for ever.
+    pub(crate) fn exchanging(&self, number: Number, client: Token, ticks: u32) {
+        let places = self.places.borrow();
+        let place = places.at(number);
+        place.stand(Standing::Exchanging, client);
+        place.mark.set(ticks);
+        place.is_asked.set(false);
+        place.last.set(self.stamp.get());
+    }
+
+    /// What may pass from the last [`Self::touch`] on, in ticks; 0 = any time.
+    pub(crate) fn may_take(&self, number: Number, ticks: u32) {
+        self.places.borrow().at(number).mark.set(ticks);
+    }
+
+    /// Whether an exchange has taken longer than it may. Told once.
+    pub(crate) fn is_expired(&self, number: Number) -> bool {
+        self.places.borrow().at(number).is_asked.replace(false)
+    }
+
+    /// An exchange has this backend from now on.
+    pub(crate) fn chose(&self, number: Number, chosen: Chosen) {
+        self.places.borrow().at(number).choose(chosen);
+    }
+
+    /// It has none any more.
+    pub(crate) fn let_go(&self, number: Number) {
+        let places = self.places.borrow();
+        let place = places.at(number);
+        place.backend.set(NOBODY);
+        place.down_since.set(NEVER);
+    }
+
+    /// Other limits for the rest of a connection's life.
+    pub(crate) fn limit(&self, number: Number, limits: TimeLimits) {
+        self.places.borrow().at(number).limits.set(limits);
     }
 
     /// A connection has carried bytes.
@@ -318,14 +392,16 @@ impl Connections {
     /// One of its directions has ended.
     pub(crate) fn half_closed(&self, number: Number) {
         let stamp = self.stamp.get();
-        self.places.borrow().at(number).half_closed.set(stamp);
+        self.places.borrow().at(number).mark.set(stamp);
     }
 
     /// Whether a sweep has asked it to park, and it has not carried anything since.
     pub(crate) fn may_park(&self, number: Number) -> bool {
         let places = self.places.borrow();
         let place = places.at(number);
-        place.is_asked.replace(false) && self.is_idle(place)
+        // One that is silent is asked when it has been so for long enough, or must not be any longer: it ends when it is parked.
+        let is_silent = place.standing.get() == Standing::Silent;
+        place.is_asked.replace(false) && (is_silent || self.is_idle(place))
     }
 
     fn is_idle(&self, place: &Place) -> bool {
@@ -385,6 +461,11 @@ impl Connections {
         self.count.get()
     }
 
+    /// The tick now.
+    pub(crate) fn now(&self) -> u32 {
+        self.now.get()
+    }
+
     /// How many of them are parked.
     pub(crate) fn parked(&self) -> usize {
         self.lot.len() + self.waiting.len()
@@ -436,12 +517,26 @@ impl Connections {
                     continue;
                 }
                 late.iter().for_each(|late| place.correct(*late));
+                if standing == Standing::Exchanging {
+                    let mark = place.mark.get();
+                    if mark > 0 && now.saturating_sub(place.last.get()) > mark {
+                        place.is_asked.set(true);
+                        idle.push(place.client());
+                    }
+                    continue;
+                }
                 let its = usize::from(place.limits.get().0);
                 let its = limits.get(its).copied().unwrap_or_default();
-                if let Some(outcome) = expire(place, its, now) {
+                let outcome = expire(place, its, now);
+                if let (Standing::Silent, Some(_)) = (standing, outcome) {
+                    place.is_asked.set(true);
+                    idle.push(place.client());
+                } else if let Some(outcome) = outcome {
                     expired.extend(place.condemn(outcome));
-                } else if matches!(standing, Standing::Relaying | Standing::Waiting)
-                    && self.is_idle(place)
+                } else if matches!(
+                    standing,
+                    Standing::Relaying | Standing::Waiting | Standing::Silent
+                ) && self.is_idle(place)
                 {
                     place.is_asked.set(true);
                     idle.push(place.client());
@@ -503,6 +598,12 @@ impl Connections {
     }
 }
 
+/// So much time in ticks, rounded up; none is 0, which is for ever.
+pub(crate) fn ticks(limit: Option<std::time::Duration>) -> u32 {
+    let ms = limit.map_or(0, |limit| limit.as_millis());
+    u32::try_from(ms.div_ceil(u128::from(TICK_MS))).unwrap_or(u32::MAX)
+}
+
 /// Wraps after 13 years of uptime of the host.
 fn tick(now_ms: u64) -> u32 {
     u32::try_from((now_ms / TICK_MS) & u64::from(u32::MAX)).unwrap_or(0)
@@ -523,6 +624,11 @@ impl Place {
         self.generation.set(generation);
     }
 
+    fn choose(&self, chosen: Chosen) {
+        self.backend.set(chosen.backend.0);
+        self.down_since.set(chosen.down_since.unwrap_or(NEVER));
+    }
+
     fn client(&self) -> Token {
         Token::join(self.place.get(), self.generation.get())
     }
@@ -536,7 +642,11 @@ impl Place {
             Standing::Vacant => return None,
             Standing::Parked => Condemned::Parked(Spot(self.place.get())),
             Standing::WaitingParked => Condemned::WaitingParked(Spot(self.place.get())),
-            Standing::Begun | Standing::Waiting | Standing::Relaying => {
+            Standing::Begun
+            | Standing::Waiting
+            | Standing::Silent
+            | Standing::Exchanging
+            | Standing::Relaying => {
                 let task = self.task.take();
                 self.task.set(task.clone());
                 Condemned::Task(task?)

@@ -16,12 +16,13 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evenkeel_control::child::{Descriptor, FromChild, LINGERING_MAX, ToChild};
+use evenkeel_control::child::{CookieKeys, Descriptor, FromChild, LINGERING_MAX, ToChild};
 use evenkeel_control::{ChannelError, Link};
 use evenkeel_plan::{Delta, DeltaError, ListenerCell, Plan, Sealed, SlotIdx, SourceSpec};
 use tokio::sync::oneshot;
 
 use crate::accept::{Accepting, Origin, Stop, stop_all};
+use crate::cookies;
 use crate::worker::{Arrived, Prepared, Worker};
 
 /// Why the worker stops serving under its supervisor.
@@ -47,7 +48,14 @@ pub(crate) struct Control {
 #[derive(Debug)]
 struct Preparing {
     generation: u64,
-    result: oneshot::Receiver<Result<Plan, DecodeError>>,
+    result: oneshot::Receiver<Result<Decoded, DecodeError>>,
+}
+
+/// What comes with a generation.
+#[derive(Debug)]
+struct Decoded {
+    plan: Plan,
+    keys: CookieKeys,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +64,8 @@ enum DecodeError {
     Read(#[from] io::Error),
     #[error("cannot decode the plan: {0}")]
     Decode(#[from] DeltaError),
+    #[error("{0}")]
+    Keys(String),
 }
 
 impl Control {
@@ -135,13 +145,14 @@ impl Control {
         // One that was prepared and is in force already is switched to, so that the delta applies to it.
         let base = Arc::clone(self.worker.view().plan());
         self.preparing = None;
+        let keys = self.link.take(&Descriptor::CookieKeys { generation });
         let Some(blob) = self.link.take(&Descriptor::Delta { generation }) else {
             return self.refuse(generation, "the plan has not arrived".to_owned());
         };
         let (sender, result) = oneshot::channel();
         let decode = move || {
             // Who asked may have been told to forget it.
-            drop(sender.send(decode(blob, &base)));
+            drop(sender.send(decode(blob, keys, &base)));
         };
         let thread = std::thread::Builder::new().name("ek-plan".to_owned());
         match thread.spawn(decode) {
@@ -150,9 +161,9 @@ impl Control {
         }
     }
 
-    async fn decoded(&mut self, generation: u64, result: Result<Plan, String>) {
-        let prepared = match result.and_then(|plan| check_rights(&plan).map(|()| plan)) {
-            Ok(plan) => self.build(plan).await,
+    async fn decoded(&mut self, generation: u64, result: Result<Decoded, String>) {
+        let prepared = match result.and_then(|next| check_rights(&next.plan).map(|()| next)) {
+            Ok(next) => self.build(next).await,
             Err(reason) => Err(reason),
         };
         match prepared {
@@ -165,10 +176,11 @@ impl Control {
     }
 
     /// Makes the view, and takes the sockets of the listeners that are new in it.
-    async fn build(&mut self, plan: Plan) -> Result<Prepared, String> {
+    async fn build(&mut self, next: Decoded) -> Result<Prepared, String> {
+        let Decoded { plan, keys } = next;
         let worker = Rc::clone(&self.worker);
         let base = worker.view();
-        let change = base.change_to(Arc::new(plan), &worker).await?;
+        let change = base.change_to(Arc::new(plan), keys, &worker).await?;
         let slot = worker.slot;
         let mut arrived: HashMap<ListenerCell, Arrived> = self
             .take_listeners(|listener, of| of == slot && change.view.listener(listener).is_some())
@@ -205,6 +217,7 @@ impl Control {
             .take_if(|preparing| preparing.generation == generation);
         self.worker.forget(generation);
         drop(self.link.take(&Descriptor::Delta { generation }));
+        drop(self.link.take(&Descriptor::CookieKeys { generation }));
         self.forget_strangers();
     }
 
@@ -386,7 +399,7 @@ fn check_rights(plan: &Plan) -> Result<(), String> {
 ///
 /// # Cancel safety
 /// Nothing is lost when the future is dropped.
-async fn decoded(preparing: &mut Option<Preparing>) -> (u64, Result<Plan, String>) {
+async fn decoded(preparing: &mut Option<Preparing>) -> (u64, Result<Decoded, String>) {
     let Some(running) = preparing else {
         return std::future::pending().await;
     };
@@ -400,7 +413,10 @@ async fn decoded(preparing: &mut Option<Preparing>) -> (u64, Result<Plan, String
 }
 
 /// On a thread of its own: ten thousand services must not stall the traffic.
-fn decode(blob: OwnedFd, base: &Plan) -> Result<Plan, DecodeError> {
+fn decode(blob: OwnedFd, keys: Option<OwnedFd>, base: &Plan) -> Result<Decoded, DecodeError> {
     let bytes = evenkeel_sys::blob::read(blob)?;
-    Ok(base.apply(Delta::decode(&bytes)?)?)
+    Ok(Decoded {
+        plan: base.apply(Delta::decode(&bytes)?)?,
+        keys: cookies::read_keys(keys).map_err(DecodeError::Keys)?,
+    })
 }

@@ -9,13 +9,15 @@ use std::net::{IpAddr, SocketAddr};
 use std::rc::{Rc, Weak};
 use std::time::Duration;
 
+use evenkeel_balance::gcra::Limit;
 use evenkeel_plan::{
     ConnectOn, Framing, KeepaliveSpec, ListenerCell, ListenerRecord, ServiceCell, ServiceRecord,
 };
 use evenkeel_scoreboard::{ListenerCount, ListenerRow, Row, Scoreboard};
 
-use crate::admission::Admission;
+use crate::admission::{Admission, request_passes};
 use crate::connections::{Connections, TimeLimits};
+use crate::http::settings::idle_timeouts;
 use crate::outcome::Outcome;
 use crate::plan::{Service, View};
 
@@ -42,9 +44,13 @@ pub(crate) struct Entrance {
     pub(crate) connect_on: ConnectOn,
     /// What is written at once.
     pub(crate) framing: Framing,
+    /// Whether its connections carry requests of HTTP.
+    pub(crate) is_http: bool,
     cell: ListenerCell,
     /// Connections of this worker that came in here and have not ended.
     count: Cell<u64>,
+    /// Requests of HTTP of this worker that came in here, are counted, and have not ended.
+    requests: Cell<u64>,
     /// Those of them that are suspended, and hold no service.
     suspended: Cell<u64>,
     /// Their service, when no plan has it any more.
@@ -68,12 +74,17 @@ impl Entrance {
             service_cell: record.cell,
             admission: Admission::new(&listener.spec.admission, listener.cell),
             handshake: service.timeouts.handshake,
-            limits: connections.limits(&service.timeouts),
+            limits: match service.http.as_deref() {
+                None => connections.limits(&service.timeouts),
+                Some(http) => connections.limits(&idle_timeouts(http)),
+            },
+            is_http: service.http.is_some(),
             keepalive: service.keepalive,
             connect_on: service.connect.on,
             framing: service.framing,
             cell: listener.cell,
             count: Cell::new(0),
+            requests: Cell::new(0),
             suspended: Cell::new(0),
             abandoned: RefCell::default(),
             is_gone: Cell::new(false),
@@ -101,6 +112,42 @@ impl Entrance {
             true => Ok(()),
             false => self.admission.admit(board, self.row, client),
         }
+    }
+
+    /// Counts a request of HTTP, unless there are `most` already.
+    pub(crate) fn raise_requests(&self, board: Scoreboard, most: u32) -> bool {
+        if self.is_gone.get() {
+            return true;
+        }
+        self.row.raise(ListenerCount::Requests);
+        let present = board.strict_listener(self.cell, ListenerCount::Requests);
+        if present > u64::from(most) {
+            self.row.lower(ListenerCount::Requests);
+            return false;
+        }
+        self.requests.set(self.requests.get() + 1);
+        true
+    }
+
+    /// One of those that were counted has ended.
+    pub(crate) fn lower_requests(&self) {
+        // One that came after the listener had gone was not counted.
+        if self.requests.get() > 0 {
+            self.requests.set(self.requests.get() - 1);
+            if !self.is_gone.get() {
+                self.row.lower(ListenerCount::Requests);
+            }
+        }
+    }
+
+    /// Whether one more request of `client` is within `limit`.
+    pub(crate) fn request_passes(&self, board: Scoreboard, client: IpAddr, limit: Limit) -> bool {
+        self.is_gone.get() || request_passes(board, self.cell, client, limit)
+    }
+
+    /// Whether no plan has the listener any more: nothing that it limits is counted, so that nobody is to stay for long.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_gone.get()
     }
 
     pub(crate) fn leave(&self) {
@@ -144,6 +191,9 @@ impl Entrance {
             let others = self.row.get(ListenerCount::Active);
             let left = others.saturating_sub(self.count.get());
             self.row.set(ListenerCount::Active, left);
+            let others = self.row.get(ListenerCount::Requests);
+            let left = others.saturating_sub(self.requests.get());
+            self.row.set(ListenerCount::Requests, left);
         }
     }
 }

@@ -12,6 +12,7 @@ use evenkeel_plan::{BackendCell, ServiceCell};
 use evenkeel_scoreboard::{BackendCount, BackendRow, LatencyRow, Row, Scoreboard};
 use tokio::sync::Notify;
 
+use crate::http::pool::Pool;
 use crate::queue::Queue;
 
 /// One backend, as long as anybody here writes its cells.
@@ -26,6 +27,8 @@ pub(crate) struct BackendHandle {
     holders: Rc<Holders>,
     /// Where connections wait for one that ends here, if there is a limit.
     queue: RefCell<Option<Rc<Queue>>>,
+    /// Idle connections to it.
+    pool: Pool,
 }
 
 impl BackendHandle {
@@ -37,6 +40,11 @@ impl BackendHandle {
     /// How long things take in its service, in this worker's row.
     pub(crate) fn latencies(&self) -> LatencyRow {
         self.latencies
+    }
+
+    /// Idle connections to it.
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     /// `service/backend`.
@@ -58,6 +66,7 @@ impl BackendHandle {
 
 impl Drop for BackendHandle {
     fn drop(&mut self) {
+        self.pool.end(self.row);
         self.holders.let_go(self.cell);
     }
 }
@@ -140,6 +149,7 @@ impl Holders {
             identity: identity.into_boxed_str(),
             holders: Rc::clone(self),
             queue: RefCell::default(),
+            pool: Pool::default(),
         });
         handles.insert(cell, Rc::downgrade(&new));
         new

@@ -21,11 +21,13 @@ mod connect;
 mod connection;
 mod connections;
 mod control;
+mod cookies;
 mod doorbell;
 mod drain;
 mod entrance;
 mod handle;
 mod handshake;
+mod http;
 mod mix;
 mod orphan;
 mod outcome;
@@ -206,6 +208,7 @@ pub async fn run(hello: Hello, mut link: Link, supervisor_uid: u32) -> Result<()
         Leave::Orphaned => Stop::AtOnce,
     };
     drop(control.stop_accepting(how).await);
+    worker.begin_draining();
     let cut = drain::drain(&worker, &mut control.link, deadline).await;
     worker.flush_access_log();
     control.link.send(FromChild::Drained { cut });
@@ -241,6 +244,7 @@ async fn beat(worker: Rc<Worker>) {
         let now_ms = clock::monotonic_ms();
         slot.beat(now_ms);
         worker.connections.sweep(now_ms);
+        worker.pools.sweep(worker.connections.now());
         worker.flush_access_log();
         evenkeel_log::tell_dropped();
         own.set(WorkerCount::Parked, worker.connections.parked() as u64);

@@ -9,6 +9,8 @@ use evenkeel_scoreboard::ServiceCount;
 pub(crate) enum Outcome {
     /// It was connected to a backend, and has ended.
     Relayed(End),
+    /// It was one of HTTP, and has ended between two requests, or with one, whose books say how.
+    Served,
     /// No backend was eligible.
     NoBackend,
     /// Every backend that was tried failed.
@@ -54,9 +56,8 @@ impl Outcome {
             Self::Relayed(End::ClientFrameTooLong | End::BackendFrameTooLong) => {
                 ServiceCount::FrameTooLong
             }
-            Self::Relayed(End::Client | End::Backend | End::ClientReset | End::BackendReset) => {
-                ServiceCount::Relayed
-            }
+            Self::Relayed(End::Client | End::Backend | End::ClientReset | End::BackendReset)
+            | Self::Served => ServiceCount::Relayed,
             Self::NoBackend => ServiceCount::NoBackend,
             Self::ConnectFailed => ServiceCount::ConnectFailed,
             Self::Exhausted | Self::Panicked => ServiceCount::Exhausted,

@@ -68,6 +68,11 @@ impl Tried {
         }
     }
 
+    /// The last one may be tried once more.
+    pub(crate) fn forget_last(&mut self) {
+        self.count = self.count.saturating_sub(1);
+    }
+
     fn contains(&self, cell: BackendCell) -> bool {
         self.cells[..self.count].contains(&Some(cell))
     }
@@ -80,6 +85,12 @@ pub(crate) struct Wanted {
     pub(crate) tried: Tried,
     /// The client's address, for `source-hash`.
     pub(crate) client: IpAddr,
+    /// A hash of what is to stay with one backend, whatever the scheduler.
+    pub(crate) hash: Option<u64>,
+    /// The backend that is to have it if it can be used at all, by [`Backend::stickiness`].
+    ///
+    /// [`Backend::stickiness`]: crate::plan::Backend::stickiness
+    pub(crate) preferred: Option<u64>,
 }
 
 impl Wanted {
@@ -87,6 +98,8 @@ impl Wanted {
         Self {
             tried: Tried::default(),
             client,
+            hash: None,
+            preferred: None,
         }
     }
 }
@@ -157,6 +170,9 @@ fn next(
     service: &mut Rc<Service>,
     wanted: &Wanted,
 ) -> Result<(usize, bool), Refusal> {
+    let is_by_state = wanted.hash.is_none()
+        && wanted.preferred.is_none()
+        && service.record().spec.scheduler != Scheduler::SourceHash;
     let (index, is_panic) = loop {
         let is_panic = match gate(worker, service) {
             GateState::Open => false,
@@ -164,14 +180,19 @@ fn next(
             GateState::Closed => return Err(Refusal::Closed),
         };
         let step = |service: &Service, state| step(worker, service, state, wanted, is_panic);
-        if service.record().spec.scheduler == Scheduler::SourceHash {
-            // Has no state.
+        if !is_by_state {
             let now = worker.now(service);
             if !Rc::ptr_eq(&now, service) {
                 *service = now;
             }
-            let (index, _) = step(service, State::initial(0))?;
-            break (index, is_panic);
+            if let Some(found) = sticky(worker, service, wanted, is_panic) {
+                break (found?, is_panic);
+            }
+            if service.record().spec.scheduler == Scheduler::SourceHash || wanted.hash.is_some() {
+                // Has no state.
+                let (index, _) = step(service, State::initial(0))?;
+                break (index, is_panic);
+            }
         }
         let cell = service.scheduler;
         let seen = cell.load();
@@ -199,6 +220,38 @@ fn next(
         service.picks.set(service.picks.get().wrapping_add(1));
     }
     Ok((index, is_panic))
+}
+
+/// The preferred backend, if it can be used: one that is full is waited for. Those that are drained by their check or their agent, and
+/// not by an operator, keep who is there already.
+fn sticky(
+    worker: &Worker,
+    service: &Service,
+    wanted: &Wanted,
+    is_panic: bool,
+) -> Option<Result<usize, Refusal>> {
+    let preferred = wanted.preferred?;
+    let backends = &service.backends;
+    let index = backends.iter().position(|b| b.stickiness == preferred)?;
+    let eligible = Eligible {
+        worker,
+        service,
+        wanted,
+        is_backup: backends[index].is_backup,
+        health: match is_panic {
+            true => Health::Any,
+            false => Health::Sticky,
+        },
+        ramp: None,
+        with_full: true,
+    };
+    if !eligible.eligible(index) || backends[index].endpoints.is_empty() {
+        return None;
+    }
+    match backends[index].is_full(worker.board) {
+        true => Some(Err(Refusal::Full)),
+        false => Some(Ok(index)),
+    }
 }
 
 /// Whether `service` does not serve now.
@@ -279,6 +332,8 @@ enum Health {
     Up,
     Starting,
     UpOrStarting,
+    /// For who is there already.
+    Sticky,
     Any,
 }
 
@@ -288,7 +343,8 @@ impl Health {
             _ if self == Self::Any => true,
             HealthState::Up | HealthState::Unchecked => self != Self::Starting,
             HealthState::Starting => self != Self::Up,
-            HealthState::Down | HealthState::Drain | HealthState::Maint => false,
+            HealthState::Drain => self == Self::Sticky,
+            HealthState::Down | HealthState::Maint => false,
         }
     }
 }
@@ -338,19 +394,25 @@ struct Eligible<'a> {
 impl Eligible<'_> {
     fn step(&self, state: State) -> Option<(usize, State)> {
         let service = self.service;
+        if let Some(hash) = self.wanted.hash {
+            return self.by_hash(hash).map(|index| (index, state));
+        }
         match service.record().spec.scheduler {
             Scheduler::Rr => rr::step(self, state),
             Scheduler::Wrr => wrr::step(self, service.summary(self.worker.board), state),
             Scheduler::Lc => lc::step(self, state),
             Scheduler::Wlc => wlc::step(self, service.summary(self.worker.board), state),
             Scheduler::SourceHash => {
-                let table = service.table(self.worker.board);
-                let is_usable = |&index: &usize| self.weight(index) > 0 && self.eligible(index);
-                let hash = source::of_address(self.wanted.client);
-                let index = table.candidates(hash).find(is_usable)?;
+                let index = self.by_hash(source::of_address(self.wanted.client))?;
                 Some((index, state))
             }
         }
+    }
+
+    fn by_hash(&self, hash: u64) -> Option<usize> {
+        let table = self.service.table(self.worker.board);
+        let is_usable = |&index: &usize| self.weight(index) > 0 && self.eligible(index);
+        table.candidates(hash).find(is_usable)
     }
 }
 

@@ -9,6 +9,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use evenkeel_balance::{State, WeightSummary, maglev, source};
+use evenkeel_control::child::CookieKeys;
+use evenkeel_http::persist::CookieSigner;
+use evenkeel_plan::http::PersistenceSpec;
 use evenkeel_plan::{
     BackendCell, CheckKind, ENDPOINTS_MAX, ListenerCell, OnDown, Plan, PolicySpec, Scheduler,
     Sealed, ServiceCell, ServiceName, ServiceRecord, ServiceSpec, Stale,
@@ -17,8 +20,11 @@ use evenkeel_scoreboard::{
     BackendCells, BackendCount, Capacities, SchedulerCell, Scoreboard, ServiceRow,
 };
 
+use crate::cookies;
 use crate::entrance::Entrance;
 use crate::handle::BackendHandle;
+use crate::http::budget::Budget;
+use crate::http::settings::Http;
 use crate::queue::Queue;
 use crate::worker::Worker;
 
@@ -32,6 +38,8 @@ const WEIGHT_MAX: u32 = State::POSITION_MAX;
 #[derive(Debug)]
 pub(crate) struct View {
     plan: Arc<Plan>,
+    /// What cookies are signed with.
+    keys: CookieKeys,
     services: HashMap<ServiceName, Rc<Service>>,
     listeners: HashMap<ListenerCell, Rc<Listener>>,
     /// Services whose connections are reset when their backend goes down.
@@ -73,6 +81,12 @@ pub(crate) struct Service {
     pub(crate) backends: Box<[Backend]>,
     /// Whether any of them is a backup.
     pub(crate) has_backups: bool,
+    /// What the plan says of its HTTP, compiled; none where it relays bytes.
+    pub(crate) http: Option<Rc<Http>>,
+    /// How many of its requests may be sent again.
+    pub(crate) budget: Budget,
+    /// Signs the cookies that keep clients with their backends, if any do.
+    pub(crate) cookies: Option<Rc<CookieSigner>>,
 }
 
 /// A backend of a service.
@@ -94,6 +108,8 @@ pub(crate) struct Backend {
     scale: u32,
     /// Whether it is used only while no other can be.
     pub(crate) is_backup: bool,
+    /// What a persistence cookie names it by: a hash of its name.
+    pub(crate) stickiness: u64,
     /// For who uses it.
     pub(crate) handle: Rc<BackendHandle>,
 }
@@ -120,6 +136,7 @@ impl View {
     pub(crate) fn empty() -> Self {
         Self {
             plan: Arc::new(Plan::empty()),
+            keys: CookieKeys::default(),
             services: HashMap::new(),
             listeners: HashMap::new(),
             resetting: Vec::new(),
@@ -158,13 +175,15 @@ impl View {
         &self.resetting
     }
 
-    /// Makes the view of `plan`, sharing with `self` what did not change, and lets other tasks run meanwhile.
+    /// Makes the view of `plan`, sharing with `self` what did not change, and lets other tasks run meanwhile. A service whose
+    /// cookies have other `keys` than before has changed.
     ///
     /// # Errors
-    /// In words, when the plan names cells that the scoreboard does not have.
+    /// In words, when the plan names cells that the scoreboard does not have, or a key of a cookie is missing.
     pub(crate) async fn change_to(
         &self,
         plan: Arc<Plan>,
+        keys: CookieKeys,
         worker: &Worker,
     ) -> Result<Change, String> {
         let mut services = HashMap::with_capacity(plan.services().len());
@@ -179,12 +198,18 @@ impl View {
             }
             let record = sealed.record();
             let before = self.services.get(record.name());
-            let service = match before.filter(|before| Arc::ptr_eq(&before.sealed, sealed)) {
+            let is_unchanged = |before: &&Rc<Service>| {
+                Arc::ptr_eq(&before.sealed, sealed)
+                    && cookies::has_same_keys(record, &self.keys, &keys)
+            };
+            let service = match before.filter(is_unchanged) {
                 Some(unchanged) => Rc::clone(unchanged),
                 None => {
                     check_capacity(record, worker.board.capacities())?;
                     named.extend(&record.backend_cells);
-                    let service = Rc::new(Service::new(sealed, worker));
+                    let http = http_of(record, before.map(Rc::as_ref))?;
+                    let cookies = cookies::signer(record, &keys)?;
+                    let service = Rc::new(Service::new(sealed, http, cookies, worker));
                     changed.push(Rc::clone(&service));
                     service
                 }
@@ -231,6 +256,7 @@ impl View {
             .collect();
         let view = Self {
             plan,
+            keys,
             services,
             listeners,
             resetting,
@@ -247,7 +273,12 @@ impl View {
 }
 
 impl Service {
-    fn new(sealed: &Arc<Sealed>, worker: &Worker) -> Self {
+    fn new(
+        sealed: &Arc<Sealed>,
+        http: Option<Rc<Http>>,
+        cookies: Option<Rc<CookieSigner>>,
+        worker: &Worker,
+    ) -> Self {
         let (board, row) = (worker.board, worker.row);
         let record = sealed.record();
         let scale = record.weight_scale();
@@ -268,6 +299,7 @@ impl Service {
             has_limit: has_limit(backend.spec),
             scale,
             is_backup: backend.spec.backup,
+            stickiness: source::of_bytes(backend.spec.name.as_str().as_bytes()),
             handle: {
                 let identity = record.identity(&backend.spec.name);
                 worker
@@ -279,7 +311,13 @@ impl Service {
         let policy = &record.spec.policy;
         // The epoch is looked at first: who changes a weight meanwhile raises it afterwards.
         let epoch = board.service(record.cell).epoch();
-        let is_hashed = record.spec.scheduler == Scheduler::SourceHash;
+        let persistence = record
+            .spec
+            .http
+            .as_ref()
+            .and_then(|h| h.persistence.as_ref());
+        let is_hashed = record.spec.scheduler == Scheduler::SourceHash
+            || persistence.is_some_and(|by| !matches!(by, PersistenceSpec::Cookie(_)));
         let table = is_hashed.then(|| (epoch, table_of(&record.spec, &backends)));
         Self {
             row: row.service(record.cell),
@@ -293,6 +331,9 @@ impl Service {
             has_backups: backends.iter().any(|backend| backend.is_backup),
             backends,
             queue,
+            http,
+            budget: Budget::default(),
+            cookies,
             sealed: Arc::clone(sealed),
         }
     }
@@ -384,6 +425,21 @@ impl Backend {
             0 | 1 => 0,
             count => self.turn.replace((self.turn.get() + 1) % count),
         }
+    }
+}
+
+/// Compiles what `record` says of HTTP, or shares what is compiled already.
+fn http_of(record: &ServiceRecord, before: Option<&Service>) -> Result<Option<Rc<Http>>, String> {
+    let Some(spec) = &record.spec.http else {
+        return Ok(None);
+    };
+    let known = before.and_then(|before| before.http.as_ref());
+    if let Some(known) = known.filter(|known| known.spec() == spec) {
+        return Ok(Some(Rc::clone(known)));
+    }
+    match Http::new(spec) {
+        Ok(http) => Ok(Some(Rc::new(http))),
+        Err(error) => Err(format!("service `{}`: {error}", record.name())),
     }
 }
 

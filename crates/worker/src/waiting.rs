@@ -20,8 +20,8 @@ use crate::worker::{Worker, serve};
 /// A connection that waits without a task.
 #[derive(Debug)]
 pub(crate) struct Waiting {
-    connection: Suspended,
-    client: Stream,
+    pub(crate) connection: Suspended,
+    pub(crate) client: Stream,
 }
 
 const _: () = assert!(size_of::<Option<Waiting>>() <= 48);
@@ -99,8 +99,10 @@ pub(crate) async fn wake_waiting(worker: Rc<Worker>) {
         let mut waiting = worker.connections.stirred_waiting().await;
         let number = waiting.connection.number();
         let is_abandoned = waiting.connection.is_abandoned();
-        let is_sentenced = worker.connections.sentence(number).is_some();
-        if !is_abandoned && !is_sentenced {
+        let sentence = worker.connections.sentence(number);
+        let is_http = waiting.connection.is_http();
+        let is_closing = is_http && worker.is_draining();
+        if !is_abandoned && sentence.is_none() && !is_closing {
             match worker.connections.park_waiting(number, waiting) {
                 // It was asked for because of others.
                 Ok(()) => continue,
@@ -109,8 +111,16 @@ pub(crate) async fn wake_waiting(worker: Rc<Worker>) {
         }
         let Waiting { connection, client } = waiting;
         let connection = Connection::resume(&worker, connection);
+        let is_idle_http = is_http && sentence.is_none_or(|by| by == Outcome::IdleTimeout);
+        if is_idle_http && (sentence.is_some() || is_closing || is_abandoned) && is_silent(&client)
+        {
+            // Between two requests it may be closed at any time (RFC 9112 section 9.3): in order.
+            client.finish_on_close();
+            connection.end(Outcome::Served);
+            continue;
+        }
         // Its books are closed before its socket is reset.
-        if is_sentenced {
+        if sentence.is_some() && !is_idle_http {
             drop(connection);
             continue;
         }

@@ -19,6 +19,10 @@ use crate::connection::Connection;
 use crate::connections::Connections;
 use crate::entrance::{Entrance, Entrances};
 use crate::handle::Holders;
+use crate::http::down::Encodings;
+use crate::http::pool::Pools;
+use crate::http::scratch::Scratches;
+use crate::http::session;
 use crate::plan::{Change, Listener, Service, View};
 use crate::queue::Queues;
 use crate::relay::{self, Relaying};
@@ -42,6 +46,9 @@ pub(crate) fn serve(mut connection: Connection, mut client: Stream) -> impl Futu
             && let Err(outcome) = Box::pin(connect::shake_hands(&mut connection, &client)).await
         {
             return connection.end(outcome);
+        }
+        if connection.entrance.is_http {
+            return Box::pin(session::serve(connection, client)).await;
         }
         if connection.entrance.connect_on == ConnectOn::Data {
             match Box::pin(wait_for_data(connection, client)).await {
@@ -94,6 +101,15 @@ pub(crate) struct Worker {
     pub(crate) connections: Connections,
     pub(crate) queues: Queues,
     pub(crate) entrances: Entrances,
+    /// Idle connections to backends.
+    pub(crate) pools: Pools,
+    /// Memory of requests.
+    pub(crate) scratches: Scratches,
+    /// Answers that are being compressed.
+    pub(crate) encodings: Encodings,
+    is_draining: Cell<bool>,
+    /// For ids that nobody can guess.
+    random: RandomState,
     /// Told from every other worker's, also of other times and hosts.
     pub(crate) id: u64,
     ids: Cell<u64>,
@@ -121,6 +137,11 @@ impl Worker {
             connections: Connections::new(clock::monotonic_ms()),
             queues: Queues::new(board, slot),
             entrances: Entrances::default(),
+            pools: Pools::default(),
+            scratches: Scratches::default(),
+            encodings: Encodings::default(),
+            is_draining: Cell::new(false),
+            random: RandomState::new(),
             id: RandomState::new().hash_one(slot),
             ids: Cell::new(0),
             shortage: Cell::new(false),
@@ -137,6 +158,24 @@ impl Worker {
     /// The number of the next connection.
     pub(crate) fn next_id(&self) -> u64 {
         self.ids.replace(self.ids.get() + 1)
+    }
+
+    /// 128 bits that nobody can guess, never twice the same.
+    pub(crate) fn next_random(&self) -> u128 {
+        let id = self.next_id();
+        let half = |which: u8| u128::from(self.random.hash_one((id, which)));
+        half(0) << 64 | half(1)
+    }
+
+    /// No connection is kept for another request from now on, and those that are idle end.
+    pub(crate) fn begin_draining(&self) {
+        self.is_draining.set(true);
+        self.connections.stir_waiting();
+    }
+
+    /// Whether that is so.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.is_draining.get()
     }
 
     /// Where a line of each connection goes, if anywhere.

@@ -6,7 +6,7 @@ use evenkeel_plan::{PolicySpec, Require, ServiceName, Stale};
 
 use crate::problem::{Sink, shown};
 use crate::suggest::nearest;
-use crate::written::{Pool, Service};
+use crate::written::{Placed, Pool, Service, Source};
 
 /// The policy of `service`, whose backends are those of `pool`.
 pub(super) fn policy(service: &Service, pool: &Pool, sink: &mut Sink<'_>) -> PolicySpec {
@@ -91,6 +91,45 @@ pub(super) fn sorry(services: &[Service], sink: &mut Sink<'_>) {
                 None => "`sorry` names a `[services.NAME]` of this file".to_owned(),
             };
             sink.missing(sorry.at, &sorry.key, message, help);
+        } else if let Some(other) = services.iter().find(|s| s.label == sorry.value) {
+            cannot_stand_in(service, other, sorry, sink);
         }
+    }
+}
+
+/// What keeps `other` from taking what `service` cannot.
+fn cannot_stand_in(
+    service: &Service,
+    other: &Service,
+    sorry: &Placed<String>,
+    sink: &mut Sink<'_>,
+) {
+    let mode = |service: &Service| {
+        if service.http.is_some() {
+            "http"
+        } else {
+            "tcp"
+        }
+    };
+    let (own, its) = (mode(service), mode(other));
+    if own != its {
+        let message = format!(
+            "service {} is of mode {its}, and {} of mode {own}: it cannot take what that one cannot",
+            shown(&other.label),
+            shown(&service.label)
+        );
+        let help = format!("name a service with `mode = \"{own}\"`");
+        sink.error(sorry.at, &sorry.key, message, help);
+    } else if matches!(other.source, Source::None) {
+        let message = format!(
+            "service {} has no backends of its own, and its routes are not followed",
+            shown(&other.label)
+        );
+        sink.error(
+            sorry.at,
+            &sorry.key,
+            message,
+            "name a service with backends",
+        );
     }
 }

@@ -82,7 +82,11 @@ fn admission(fields: &Fields<'_>, sink: &mut Sink<'_>) -> Admission {
     }
 }
 
-fn networks(fields: &Fields<'_>, name: &'static str, sink: &mut Sink<'_>) -> Got<Vec<Network>> {
+pub(super) fn networks(
+    fields: &Fields<'_>,
+    name: &'static str,
+    sink: &mut Sink<'_>,
+) -> Got<Vec<Network>> {
     let Some(node) = fields.get(name) else {
         return fields.absent(name, Vec::new());
     };

@@ -3,16 +3,14 @@
 use evenkeel_plan::{CouchDbSpec, CredentialsSpec, SecretSource};
 
 use super::Around;
-use super::tls::{list, path, tls};
-use crate::fields::{Fields, Node, narrow};
+use super::secret::{readable_by_anyone, secret};
+use super::tls::{list, tls};
+use crate::fields::{Fields, narrow};
 use crate::problem::{Sink, shown};
 use crate::schema::Section;
 
 /// Most nodes of a cluster.
 const NODES_MAX: u16 = 1_000;
-
-/// A file with a secret, for messages.
-const FILE: &str = "\"/run/secrets/couchdb-password\"";
 
 /// Longest name of a node, in bytes: an Erlang atom's.
 const NODE_BYTES_MAX: usize = 255;
@@ -108,13 +106,10 @@ fn credentials(
     around: Around<'_>,
     sink: &mut Sink<'_>,
 ) -> Option<CredentialsSpec> {
-    let user = secret(fields, "user", "user_env", "user_file", sink);
-    let password = secret(fields, "password", "password_env", "password_file", sink);
-    if let (Some(node), Some(SecretSource::File(path))) = (fields.get("password_file"), &password)
-        && around.host.anyone_reads(path)
-    {
-        let message = format!("every user of this host can read {}", shown(path));
-        sink.warning(node.at, &node.key, message, "`chmod o-r` it");
+    let user = required(fields, "user", ["user_env", "user_file"], sink);
+    let password = required(fields, "password", ["password_env", "password_file"], sink);
+    if let Some(SecretSource::File(path)) = &password {
+        readable_by_anyone(fields, "password_file", path, around, sink);
     }
     Some(CredentialsSpec {
         user: user?,
@@ -122,56 +117,20 @@ fn credentials(
     })
 }
 
-fn secret(
+fn required(
     fields: &Fields<'_>,
     what: &str,
-    env: &'static str,
-    file: &'static str,
+    names: [&'static str; 2],
     sink: &mut Sink<'_>,
 ) -> Option<SecretSource> {
-    match (fields.get(env), fields.get(file)) {
-        (Some(env_node), Some(file_node)) => {
-            let message = format!("both `{env}` and `{file}` are written");
-            file_node.error(sink, message, "keep one of the two");
-            variable(&env_node, sink);
-            path(&file_node, FILE, sink);
-            None
-        }
-        (Some(node), None) => variable(&node, sink).map(SecretSource::Environment),
-        (None, Some(node)) => {
-            path(&node, FILE, sink).map(|path| SecretSource::File(path.to_owned()))
-        }
-        // Written as if it were a value: reported as a key that is not known.
-        (None, None) if fields.table.contains_key(what) => None,
-        (None, None) => {
-            let message = format!("credentials without a {what}");
-            let example = what.to_ascii_uppercase();
-            let help = format!("write `{env} = \"COUCHDB_{example}\"`, or `{file}` with a path");
-            sink.missing(fields.at, &fields.key, message, help);
-            None
-        }
+    // Written as if it were a value: reported as a key that is not known.
+    let is_written = fields.table.contains_key(what);
+    if !is_written && names.iter().all(|name| fields.get(name).is_none()) {
+        let [env, file] = names;
+        let message = format!("credentials without a {what}");
+        let example = what.to_ascii_uppercase();
+        let help = format!("write `{env} = \"COUCHDB_{example}\"`, or `{file}` with a path");
+        sink.missing(fields.at, &fields.key, message, help);
     }
-}
-
-fn variable(node: &Node<'_>, sink: &mut Sink<'_>) -> Option<String> {
-    let text = node.text(sink, "\"COUCHDB_USER\"")?;
-    let usual = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let good = |text: &str| {
-        !text.is_empty()
-            && text.len() <= 255
-            && text.chars().all(usual)
-            && !text.starts_with(|c: char| c.is_ascii_digit())
-    };
-    if good(text) {
-        return Some(text.to_owned());
-    }
-    // The text is not repeated: it may be the secret itself.
-    let bare = text.trim_start_matches('$');
-    let bare = bare.trim_start_matches('{').trim_end_matches('}');
-    let help = match text.starts_with('$') && good(bare) {
-        true => format!("write `\"{bare}\"`"),
-        false => "a name has letters, digits and `_`, such as `\"COUCHDB_PASSWORD\"`; the value itself is never written here".to_owned(),
-    };
-    node.error(sink, "not the name of an environment variable", help);
-    None
+    secret(fields, names, sink)
 }

@@ -8,6 +8,7 @@ use toml::de::DeTable;
 
 use super::Around;
 use super::check::check;
+use super::http::{http, is_http};
 use super::policy::policy;
 use super::pool::{bad_name, pool};
 use super::{admission, traffic};
@@ -27,13 +28,14 @@ pub(super) fn service(node: Node<'_>, around: Around<'_>, sink: &mut Sink<'_>) -
         Some(fields) => (fields, true),
         None => (Fields::empty(&empty, Section::Service, &node.key), false),
     };
+    let is_http = is_http(&fields, sink);
     let source = if readable {
-        source(&fields, &node, around, sink)
+        source(&fields, &node, is_http, around, sink)
     } else {
         Source::Broken
     };
     let listeners = if readable {
-        listeners(&fields, &node, sink)
+        listeners(&fields, &node, is_http, sink)
     } else {
         Vec::new()
     };
@@ -42,6 +44,7 @@ pub(super) fn service(node: Node<'_>, around: Around<'_>, sink: &mut Sink<'_>) -
         label,
         at: node.at,
         listeners,
+        has_listen: fields.get("listen").is_some(),
         source,
         port: fields.port("port", sink),
         scheduler: match fields.choice("scheduler", sink) {
@@ -58,11 +61,18 @@ pub(super) fn service(node: Node<'_>, around: Around<'_>, sink: &mut Sink<'_>) -
         keepalive: traffic::keepalive(&fields, sink),
         queue: traffic::queue(&fields, sink),
         framing: traffic::framing(&fields, sink),
+        http: http(&fields, node.label, is_http, around, sink),
         key: node.key,
     }
 }
 
-fn source(fields: &Fields<'_>, node: &Node<'_>, around: Around<'_>, sink: &mut Sink<'_>) -> Source {
+fn source(
+    fields: &Fields<'_>,
+    node: &Node<'_>,
+    is_http: bool,
+    around: Around<'_>,
+    sink: &mut Sink<'_>,
+) -> Source {
     let label = node.label;
     match (fields.get("pool"), fields.get("backends")) {
         (Some(pool_node), Some(inline)) => {
@@ -93,13 +103,19 @@ fn source(fields: &Fields<'_>, node: &Node<'_>, around: Around<'_>, sink: &mut S
             }
         }
         (None, Some(_)) => Source::Inline(pool(fields, None, label, around, sink)),
+        // What no route takes is answered with 404.
+        (None, None) if is_http && fields.get("routes").is_some() => Source::None,
         (None, None) => {
-            sink.missing(
-                node.at,
-                &node.key,
-                format!("service {} has no backends", shown(label)),
-                "write `backends = [\"10.0.0.2:80\"]`, or `pool = \"NAME\"` and a `[pools.NAME]`",
-            );
+            const RIGHT: &str =
+                "write `backends = [\"10.0.0.2:80\"]`, or `pool = \"NAME\"` and a `[pools.NAME]`";
+            let help = match is_http {
+                true => {
+                    format!("{RIGHT}; or `[[services.NAME.routes]]` that lead to other services")
+                }
+                false => RIGHT.to_owned(),
+            };
+            let message = format!("service {} has no backends", shown(label));
+            sink.missing(node.at, &node.key, message, help);
             check(fields, None, around, sink);
             fields.number("backend_max_connections", sink);
             Source::Broken
@@ -107,7 +123,13 @@ fn source(fields: &Fields<'_>, node: &Node<'_>, around: Around<'_>, sink: &mut S
     }
 }
 
-fn listeners(fields: &Fields<'_>, service: &Node<'_>, sink: &mut Sink<'_>) -> Vec<Listener> {
+/// A service of HTTP may have none: then routes of others must lead to it.
+fn listeners(
+    fields: &Fields<'_>,
+    service: &Node<'_>,
+    is_http: bool,
+    sink: &mut Sink<'_>,
+) -> Vec<Listener> {
     const RIGHT: &str = "write `listen = \"10.0.0.1:80\"`";
     let freebind = fields.boolean("freebind", None, sink).value;
     let backlog = fields.integer("backlog", None, sink).value;
@@ -117,6 +139,9 @@ fn listeners(fields: &Fields<'_>, service: &Node<'_>, sink: &mut Sink<'_>) -> Ve
         admission: admission::of_service(fields, sink),
     };
     let Some(node) = fields.get("listen") else {
+        if is_http {
+            return Vec::new();
+        }
         let message = format!("service {} has no `listen`", shown(service.label));
         sink.missing(service.at, &service.key, message, RIGHT);
         return Vec::new();

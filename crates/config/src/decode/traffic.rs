@@ -150,15 +150,18 @@ pub(super) fn keepalive(fields: &Fields<'_>, sink: &mut Sink<'_>) -> KeepaliveSp
     };
     let probes = fields.integer("probes", None, sink).value;
     KeepaliveSpec {
-        idle: unless_zero(whole_seconds(fields.duration("idle", sink), sink)),
-        interval: whole_seconds(fields.duration("interval", sink), sink),
+        idle: unless_zero(whole_seconds(fields.duration("idle", sink), KERNEL, sink)),
+        interval: whole_seconds(fields.duration("interval", sink), KERNEL, sink),
         probes: u8::try_from(probes).unwrap_or(u8::MAX),
         user_timeout: unless_zero(fields.duration("user_timeout", sink).value),
     }
 }
 
-/// The kernel takes these in seconds.
-fn whole_seconds(got: Got<Duration>, sink: &mut Sink<'_>) -> Duration {
+/// Who takes keepalive's times in seconds.
+const KERNEL: &str = "the kernel counts";
+
+/// A time that counts in seconds alone, because of what `who` says.
+pub(super) fn whole_seconds(got: Got<Duration>, who: &str, sink: &mut Sink<'_>) -> Duration {
     if let Some(at) = got.at
         && got.value.subsec_nanos() != 0
     {
@@ -166,12 +169,9 @@ fn whole_seconds(got: Got<Duration>, sink: &mut Sink<'_>) -> Duration {
         let above = below + Duration::from_secs(1);
         let message = format!("`{}` is not whole seconds", DurationText(got.value));
         let help = match below.is_zero() {
-            true => format!(
-                "the kernel counts in seconds: write `\"{}\"`",
-                DurationText(above)
-            ),
+            true => format!("{who} in seconds: write `\"{}\"`", DurationText(above)),
             false => format!(
-                "the kernel counts in seconds: write `\"{}\"` or `\"{}\"`",
+                "{who} in seconds: write `\"{}\"` or `\"{}\"`",
                 DurationText(below),
                 DurationText(above)
             ),
@@ -198,6 +198,6 @@ pub(super) fn queue(fields: &Fields<'_>, sink: &mut Sink<'_>) -> Queue {
 }
 
 /// `0s` is how "never" is written.
-fn unless_zero(duration: Duration) -> Option<Duration> {
+pub(super) fn unless_zero(duration: Duration) -> Option<Duration> {
     (!duration.is_zero()).then_some(duration)
 }

@@ -120,13 +120,17 @@ fn couchdb_text(couchdb: &CouchDbSpec) -> String {
         text.push_str(&format!(" {names:?}"));
     }
     if let Some(CredentialsSpec { user, password }) = credentials {
-        let source = |source: &SecretSource| match source {
-            SecretSource::Environment(name) => format!("${name}"),
-            SecretSource::File(path) => path.clone(),
-        };
-        text.push_str(&format!(" as {} with {}", source(user), source(password)));
+        let (user, password) = (secret_text(user), secret_text(password));
+        text.push_str(&format!(" as {user} with {password}"));
     }
     text
+}
+
+pub(super) fn secret_text(source: &SecretSource) -> String {
+    match source {
+        SecretSource::Environment(name) => format!("${name}"),
+        SecretSource::File(path) => path.clone(),
+    }
 }
 
 fn request_text(request: &HttpRequestSpec) -> String {

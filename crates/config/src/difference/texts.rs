@@ -8,6 +8,7 @@ use evenkeel_plan::{
     Unchecked, UserSpec, WatchdogSpec, Workers,
 };
 
+use super::http::http_texts;
 use super::traffic::{
     connect_on_text, framing_texts, keepalive_texts, queue_texts, send_proxy_text, source_text,
     timeouts_texts,
@@ -132,7 +133,7 @@ pub(super) fn service_texts(service: &ServiceSpec) -> Texts {
         keepalive,
         queue,
         framing,
-        http: _,
+        http,
     } = service;
     let PolicySpec {
         require,
@@ -205,6 +206,7 @@ pub(super) fn service_texts(service: &ServiceSpec) -> Texts {
     texts.extend(timeouts_texts(timeouts));
     texts.extend(keepalive_texts(keepalive));
     texts.extend(queue_texts(queue));
+    texts.extend(http_texts(http.as_deref()));
     texts
 }
 

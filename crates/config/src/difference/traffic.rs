@@ -42,13 +42,13 @@ pub(super) fn admission_texts(admission: &AdmissionSpec) -> Texts {
     ]
 }
 
-fn rate_texts(rate: Option<RateSpec>) -> (String, String) {
+pub(super) fn rate_texts(rate: Option<RateSpec>) -> (String, String) {
     let text = |of: fn(RateSpec) -> u32| number_text(rate.map(of));
     (text(|rate| rate.per_second), text(|rate| rate.burst))
 }
 
 /// Two lists that differ anywhere have different texts, also beyond what is named.
-fn networks_text(networks: &[Network], none: &str) -> String {
+pub(super) fn networks_text(networks: &[Network], none: &str) -> String {
     if networks.is_empty() {
         return none.to_owned();
     }
@@ -62,7 +62,7 @@ fn networks_text(networks: &[Network], none: &str) -> String {
     }
 }
 
-fn listed(items: &[impl Display]) -> String {
+pub(super) fn listed(items: &[impl Display]) -> String {
     let texts: Vec<_> = items.iter().map(ToString::to_string).collect();
     texts.join(", ")
 }
@@ -93,7 +93,7 @@ pub(super) fn connect_on_text(on: ConnectOn) -> &'static str {
 pub(super) fn framing_texts(framing: Framing) -> Texts {
     let (framing, frame_max) = match framing {
         Framing::None => ("none", "none".to_owned()),
-        Framing::Mllp { max_bytes } => ("mllp", SizeText(max_bytes).to_string()),
+        Framing::Mllp { max_bytes } => ("mllp", SizeText(max_bytes.into()).to_string()),
     };
     vec![("framing", framing.to_owned()), ("frame_max", frame_max)]
 }
@@ -137,6 +137,6 @@ pub(super) fn queue_texts(queue: &QueueSpec) -> Texts {
 }
 
 /// As it is written: `0s` is "never".
-fn or_zero(duration: Option<Duration>) -> String {
+pub(super) fn or_zero(duration: Option<Duration>) -> String {
     DurationText(duration.unwrap_or_default()).to_string()
 }

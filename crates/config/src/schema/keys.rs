@@ -5,19 +5,19 @@ use std::time::Duration;
 use super::{Key, Kind, Section, duration, integer, key, kinds, ms, number, other, s};
 
 /// Longest time that anything is configured to take.
-const DAY: Duration = s(86_400);
+pub(super) const DAY: Duration = s(86_400);
 
 /// Longest life of a connection that is configured. Longer is for ever.
-const MONTH: Duration = s(30 * 86_400);
+pub(super) const MONTH: Duration = s(30 * 86_400);
 
 /// Longest TCP_KEEPIDLE and TCP_KEEPINTVL. Source: MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL in the kernel's include/net/tcp.h.
 const KEEPALIVE_MAX: Duration = s(32_767);
 
 /// Most of what a limit on connections can be.
-const CONNECTIONS_MAX: u32 = 10_000_000;
+pub(super) const CONNECTIONS_MAX: u32 = 10_000_000;
 
 /// Most of what a rate can be, in connections a second.
-const RATE_MAX: u32 = 1_000_000;
+pub(super) const RATE_MAX: u32 = 1_000_000;
 
 #[rustfmt::skip]
 pub(crate) const KEYS: &[Key] = &[
@@ -187,11 +187,13 @@ pub(crate) const KEYS: &[Key] = &[
     key(Section::Credentials, "password_file", other("path", "absolute", "this or `password_env` is required"), "\"/run/secrets/couchdb-password\"",
         "File that has the password; one line feed at its end is left out. Only the daemon's user should be able to read it."),
 
-    key(Section::Service, "listen", other("address, table, or array of both", "at least one; port 0 = the kernel chooses once", "required"), "\"10.0.0.1:80\"",
+    key(Section::Service, "mode", Kind::Choice { words: &["tcp", "http"] }, "\"http\"",
+        "`tcp`: connections are balanced, and their bytes relayed as they are. `http`: requests are balanced; see `[services.NAME.http]`."),
+    key(Section::Service, "listen", other("address, table, or array of both", "at least one; port 0 = the kernel chooses once", "required, unless it is HTTP and routes of others lead to it"), "\"10.0.0.1:80\"",
         "Where connections come in."),
-    key(Section::Service, "pool", other("name", "a `[pools.NAME]`", "this or `backends` is required"), "\"openhim\"",
+    key(Section::Service, "pool", other("name", "a `[pools.NAME]`", "this or `backends` is required, unless it has `routes`"), "\"openhim\"",
         "The pool that connections are forwarded to."),
-    key(Section::Service, "backends", other("array of addresses and tables", "1 to 65535 entries", "this or `pool` is required"), "[\"10.0.0.2:80\"]",
+    key(Section::Service, "backends", other("array of addresses and tables", "1 to 65535 entries", "this or `pool` is required, unless it has `routes`"), "[\"10.0.0.2:80\"]",
         "Backends of this service alone, instead of `pool`."),
     key(Section::Service, "check", other("string or section", "a kind, such as `\"tcp\"`, or a table", "`\"tcp\"`"), "\"tcp\"",
         "How `backends` are probed; a pool has a check of its own."),
@@ -233,7 +235,7 @@ pub(crate) const KEYS: &[Key] = &[
         "Peers that are trusted: their connections must begin with a PROXY protocol header, version 1 or 2. The address in it then counts as the client's, also for `allow`, `deny` and `source_rate`. Those of others are clients' own. For each of `listen`."),
     key(Section::Service, "require", other("string or integer", "`\"any\"`, `\"all\"`, a number, or a share such as `\"50%\"`", "`\"any\"`"), "\"all\"",
         "How many backends must be healthy for the service to take connections at all. Backends with `backup` do not count. Except with `any`, a backend that was not checked yet counts as not healthy."),
-    key(Section::Service, "sorry", other("name", "another `[services.NAME]`", "none: connections are refused"), "\"maintenance\"",
+    key(Section::Service, "sorry", other("name", "another `[services.NAME]` of the same `mode`", "none: connections are refused"), "\"maintenance\"",
         "Takes the connections while this service cannot. The `sorry` of that one is not followed."),
     key(Section::Service, "panic", other("share", "`\"1%\"` to `\"100%\"`", "never"), "\"50%\"",
         "With fewer healthy backends than this share, all enabled ones are used, healthy or not."),
@@ -255,6 +257,10 @@ pub(crate) const KEYS: &[Key] = &[
         "See `[services.NAME.keepalive]`."),
     key(Section::Service, "queue", other("section", "", ""), "{ length = 100, timeout = \"5s\" }",
         "See `[services.NAME.queue]`."),
+    key(Section::Service, "routes", other("array of tables", "at most 10000 entries", "none"), "[{ prefix = \"/api\", service = \"api\" }]",
+        "Which requests go where; see `[[services.NAME.routes]]`. Only with `mode = \"http\"`."),
+    key(Section::Service, "http", other("section", "", ""), "{ allow_half_close = true }",
+        "See `[services.NAME.http]`. Only with `mode = \"http\"`."),
 
     key(Section::Listen, "address", other("address", "IPv4 or IPv6, with port", "required"), "\"10.0.0.1:80\"",
         "Where connections come in."),

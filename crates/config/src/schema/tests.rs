@@ -23,7 +23,18 @@ fn around(section: Section, line: &str) -> String {
     } else {
         "address = \"127.0.0.1:8001\", "
     };
+    let api = "[services.api]\nmode = \"http\"\nbackends = [\"10.0.0.2:80\"]\n";
+    let web = format!(
+        "version = 1\n{service}{api}[services.h]\nmode = \"http\"\nlisten = \"127.0.0.1:8001\"\nbackends = [\"10.0.0.2:80\"]\n"
+    );
+    let action = match line.split(' ').next().unwrap_or("") {
+        "service" | "redirect" | "answer" => "",
+        _ => "service = \"api\"\n",
+    };
     let with = match line.split(' ').next().unwrap_or("") {
+        "routes" | "http" => {
+            return format!("{web}{line}\n");
+        }
         "rate_burst" => "rate = 1",
         "source_burst" => "source_rate = 1",
         "frame_max" => "framing = \"mllp\"",
@@ -96,6 +107,75 @@ fn around(section: Section, line: &str) -> String {
             let title = section.title().replace("NAME", "s");
             format!("version = 1\n{service}{title}\n{line}\n")
         }
+        Section::Route => format!("{web}[[services.h.routes]]\n{action}{line}\n"),
+        Section::RouteHeader => {
+            let other = match line.starts_with("name") {
+                true => "present = true",
+                false => "name = \"X-A\"",
+            };
+            format!("{web}[[services.h.routes]]\n{action}headers = [{{ {other}, {line} }}]\n")
+        }
+        Section::Redirect => {
+            let location = match line.starts_with("location") {
+                true => "",
+                false => "location = \"/\", ",
+            };
+            format!("{web}[[services.h.routes]]\nredirect = {{ {location}{line} }}\n")
+        }
+        Section::FixedAnswer => {
+            format!("{web}[[services.h.routes]]\nanswer = {{ {line} }}\n")
+        }
+        Section::Edits => format!("{web}[[services.h.routes]]\n{action}request = {{ {line} }}\n"),
+        Section::BodyByType => {
+            let other = match line.starts_with("type") {
+                true => "bytes = \"1B\"",
+                false => "type = \"a/b\"",
+            };
+            format!("{web}[services.h.http.limits]\nbody_by_type = [{{ {other}, {line} }}]\n")
+        }
+        Section::HttpPersistence => {
+            let name = line.split(' ').next().unwrap_or("");
+            let before = match name {
+                "by" => "",
+                "header" => "by = \"header\"",
+                "query" => "by = \"uri\"",
+                "previous_key_env" | "previous_key_file" => "by = \"cookie\"\nkey_env = \"K\"",
+                _ => "by = \"cookie\"",
+            };
+            let after = match line {
+                "by = \"header\"" => "header = \"X-A\"",
+                _ => "",
+            };
+            format!("{web}[services.h.http.persistence]\n{before}\n{line}\n{after}\n")
+        }
+        Section::HttpCompression => {
+            let codings = match line.starts_with("codings") {
+                true => "",
+                false => "codings = \"gzip\"",
+            };
+            format!("{web}[services.h.http.compression]\n{codings}\n{line}\n")
+        }
+        Section::HttpPage => {
+            let body = match line.starts_with("body") {
+                true => "",
+                false => "body = \"\", ",
+            };
+            format!("{web}[services.h.http.answers]\npages = [{{ {body}{line} }}]\n")
+        }
+        Section::HttpLimits if line.starts_with("source_burst") => {
+            format!("{web}[services.h.http.limits]\nsource_rate = 1\n{line}\n")
+        }
+        Section::Http
+        | Section::HttpLimits
+        | Section::HttpTimeouts
+        | Section::HttpForwarded
+        | Section::HttpRetry
+        | Section::HttpPool
+        | Section::HttpAnswers
+        | Section::HttpTransform => {
+            let title = section.title().replace("NAME", "h");
+            format!("{web}{title}\n{line}\n")
+        }
         Section::Metrics if line.starts_with("public") => {
             format!("version = 1\n{service}[metrics]\nlisten = \"127.0.0.1:1\"\n{line}\n")
         }
@@ -138,11 +218,9 @@ fn bounds(kind: Kind) -> Option<(Vec<String>, Vec<String>)> {
             Some((vec![text(min), text(max)], beyond.map(text).collect()))
         }
         Kind::Size { min, max, .. } => {
-            let text = |size| quoted(SizeText(size).to_string());
-            Some((
-                vec![text(min), text(max)],
-                vec![text(min - 1), text(max + 1)],
-            ))
+            let text = |size: u32| quoted(SizeText(size.into()).to_string());
+            let beyond = min.checked_sub(1).into_iter().chain([max + 1]);
+            Some((vec![text(min), text(max)], beyond.map(text).collect()))
         }
         Kind::Percent { max, .. } => {
             let text = |share: u8| quoted(format!("{share}%"));

@@ -74,12 +74,12 @@ impl fmt::Display for RequestId {
 }
 
 impl Forwarding {
-    /// The request's id: that of a trusted peer if there is one line of it and it is safe, else one of `random`, 128 bits that
+    /// The request's id: that of a trusted peer if there is one line of it and it is safe, else one of `random`: 128 bits that
     /// nobody can guess. `None` where no ids are wanted.
     pub fn request_id<'a>(
         &self,
         origin: &Origin,
-        random: u128,
+        random: impl FnOnce() -> u128,
         fields: impl Iterator<Item = (&'a [u8], &'a [u8])>,
     ) -> Option<RequestId> {
         let own = self.spec.request_id.as_ref()?.as_str().as_bytes();
@@ -90,6 +90,6 @@ impl Forwarding {
             (true, Some(only), None) => RequestId::parse(only),
             _ => None,
         };
-        Some(theirs.unwrap_or_else(|| RequestId::random(random)))
+        Some(theirs.unwrap_or_else(|| RequestId::random(random())))
     }
 }

@@ -17,14 +17,21 @@ impl Router {
     where
         F: Iterator<Item = (&'a [u8], &'a [u8])> + Clone,
     {
+        if self.is_empty() {
+            return Ok(None);
+        }
         let mut buffer = HostBuffer::new();
         let host = match request.host {
             Some(raw) => normal_host(raw, &mut buffer)?,
             None => None,
         };
+        if !self.paths_matter {
+            // Where nobody looks at the path, no reading of it leads elsewhere.
+            return Ok(self.find(host, request.path, request));
+        }
         let normal = path::normal(request.path)?;
         let route = self.find(host, &normal.path, request);
-        if normal.has_readings && self.paths_matter {
+        if normal.has_readings {
             let mut readings = Readings::new(request.path)?;
             while let Some(reading) = readings.next()? {
                 if self.find(host, reading, request) != route {

@@ -80,11 +80,24 @@ impl AccessLog {
     /// Whether lines show [`Record::source`].
     #[must_use]
     pub fn wants_source(&self) -> bool {
-        let state = self.state.borrow();
-        state
-            .formatter
-            .as_ref()
-            .is_some_and(Formatter::wants_source)
+        self.wants(Formatter::wants_source)
+    }
+
+    /// Whether lines show [`HttpRecord::query`](super::HttpRecord::query); if not, it need not be there.
+    #[must_use]
+    pub fn wants_query(&self) -> bool {
+        self.wants(Formatter::wants_query)
+    }
+
+    /// Whether lines show [`HttpRecord::user_agent`](super::HttpRecord::user_agent) or
+    /// [`HttpRecord::referer`](super::HttpRecord::referer); if not, neither need be there.
+    #[must_use]
+    pub fn wants_agents(&self) -> bool {
+        self.wants(Formatter::wants_agents)
+    }
+
+    fn wants(&self, what: impl FnOnce(&Formatter) -> bool) -> bool {
+        self.state.borrow().formatter.as_ref().is_some_and(what)
     }
 
     /// Writes records as `format` says from now on.

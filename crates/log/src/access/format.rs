@@ -5,21 +5,47 @@
 
 use evenkeel_plan::{AccessField, AccessFormat, TemplateError, TemplatePart, parse_template};
 
-use super::record::{Phase, Record};
+use super::escape::{self, Dialect};
+use super::human::human;
+use super::record::{HttpRecord, Record};
 use crate::digits;
-use crate::text::{CUT_MARK, LINE_BYTES_MAX, is_safe};
+use crate::text::{CUT_MARK, LINE_BYTES_MAX};
 
-/// Bytes of a name that are shown. Names of the plan are shorter; the limit keeps any line within its own.
-const NAME_SHOWN_MAX: usize = 256;
+/// Bytes of a name that are shown, as they are written. Names of the plan are shorter; the limit keeps any line within its own.
+pub(super) const NAME_SHOWN_MAX: usize = 256;
 
-/// Three texts, each byte escaped in six, beside at most 1 KiB of everything else.
-const _: () = assert!(3 * 6 * NAME_SHOWN_MAX + 1_024 < LINE_BYTES_MAX);
+/// Of a method. Those that are understood at all have 32 bytes at most.
+pub(super) const METHOD_SHOWN_MAX: usize = 64;
+
+/// Of a host: a name has 253 bytes at most.
+pub(super) const HOST_SHOWN_MAX: usize = 320;
+
+/// Of a path, and of a query.
+pub(super) const PATH_SHOWN_MAX: usize = 2_048;
+
+/// Of the id of a request.
+const REQUEST_ID_SHOWN_MAX: usize = 256;
+
+/// Of `User-Agent` and `Referer`.
+const AGENT_SHOWN_MAX: usize = 1_024;
+
+/// All texts that `json`, `logfmt` and `human` show, beside at most 2 KiB of everything else.
+const _: () = assert!(
+    3 * NAME_SHOWN_MAX
+        + METHOD_SHOWN_MAX
+        + HOST_SHOWN_MAX
+        + PATH_SHOWN_MAX
+        + REQUEST_ID_SHOWN_MAX
+        + 2_048
+        < LINE_BYTES_MAX
+);
 
 /// Writes records in one format.
 ///
 /// `json` is one object a line with numbers as numbers, `logfmt` is `key=value` pairs; both have the fields of
-/// [`evenkeel_plan::ACCESS_FIELDS`] in that order and leave out what a connection does not have. In a template that is `-`.
-/// Milliseconds have three decimals. No line is longer than [`LINE_BYTES_MAX`]; only a template can ask for more, and is cut.
+/// [`evenkeel_plan::ACCESS_FIELDS`] in that order, without those that only templates show, and leave out what a connection or
+/// request does not have. In a template that is `-`. Milliseconds have three decimals. No line is longer than
+/// [`LINE_BYTES_MAX`]; only a template can ask for more, and is cut.
 #[derive(Clone, Debug)]
 pub struct Formatter {
     shape: Shape,
@@ -34,9 +60,12 @@ enum Shape {
 #[derive(Clone, Debug)]
 struct Steps {
     steps: Vec<Step>,
+    /// So many of them, from the first, may have a value where there is no request.
+    of_connections: usize,
     /// After the last field, with the line feed.
     tail: Vec<u8>,
-    dialect: Dialect,
+    /// Fields that whoever makes records had better leave out unless they are asked for.
+    shows: Shows,
 }
 
 #[derive(Clone, Debug)]
@@ -44,16 +73,28 @@ struct Step {
     /// What stands before the value.
     before: Vec<u8>,
     field: AccessField,
+    dialect: Dialect,
     /// What stands after it.
     after: &'static [u8],
 }
 
-/// What becomes of a value that is absent, or that is not made of plain characters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Dialect {
-    Json,
-    Logfmt,
-    Text,
+/// What of that which costs something to know, or had better not be known, lines show.
+#[derive(Clone, Copy, Debug, Default)]
+struct Shows {
+    source: bool,
+    query: bool,
+    agents: bool,
+}
+
+impl Shows {
+    fn of(steps: &[Step]) -> Self {
+        let has = |field| steps.iter().any(|step| step.field == field);
+        Self {
+            source: has(AccessField::Source),
+            query: has(AccessField::Query),
+            agents: has(AccessField::UserAgent) || has(AccessField::Referer),
+        }
+    }
 }
 
 impl Formatter {
@@ -75,12 +116,25 @@ impl Formatter {
     /// Whether lines show [`Record::source`], which takes a system call to know.
     #[must_use]
     pub fn wants_source(&self) -> bool {
+        self.shows().source
+    }
+
+    /// Whether lines show [`HttpRecord::query`].
+    #[must_use]
+    pub fn wants_query(&self) -> bool {
+        self.shows().query
+    }
+
+    /// Whether lines show [`HttpRecord::user_agent`] or [`HttpRecord::referer`].
+    #[must_use]
+    pub fn wants_agents(&self) -> bool {
+        self.shows().agents
+    }
+
+    fn shows(&self) -> Shows {
         match &self.shape {
-            Shape::Human => false,
-            Shape::Steps(steps) => {
-                let mut fields = steps.steps.iter().map(|step| step.field);
-                fields.any(|field| field == AccessField::Source)
-            }
+            Shape::Human => Shows::default(),
+            Shape::Steps(steps) => steps.shows,
         }
     }
 
@@ -96,18 +150,15 @@ impl Formatter {
 fn json() -> Steps {
     let step = |(index, field): (usize, AccessField)| {
         let open = if index == 0 { "{" } else { "," };
-        let quote = if is_number(field) { "" } else { "\"" };
+        let quote = if is_bare(field) { "" } else { "\"" };
         Step {
             before: format!("{open}\"{}\":{quote}", field.name()).into_bytes(),
             field,
+            dialect: Dialect::Json,
             after: quote.as_bytes(),
         }
     };
-    Steps {
-        steps: AccessField::ALL.into_iter().enumerate().map(step).collect(),
-        tail: b"}\n".to_vec(),
-        dialect: Dialect::Json,
-    }
+    Steps::keyed(shown().enumerate().map(step).collect(), b"}\n")
 }
 
 fn logfmt() -> Steps {
@@ -116,46 +167,76 @@ fn logfmt() -> Steps {
         Step {
             before: format!("{space}{}=", field.name()).into_bytes(),
             field,
+            dialect: Dialect::Logfmt,
             after: b"",
         }
     };
-    Steps {
-        steps: AccessField::ALL.into_iter().enumerate().map(step).collect(),
-        tail: b"\n".to_vec(),
-        dialect: Dialect::Logfmt,
-    }
+    Steps::keyed(shown().enumerate().map(step).collect(), b"\n")
+}
+
+/// Fields of `json` and `logfmt`.
+fn shown() -> impl Iterator<Item = AccessField> {
+    let all = AccessField::ALL.into_iter();
+    all.filter(|field| !field.is_for_templates_only())
 }
 
 fn template(template: &str) -> Result<Steps, TemplateError> {
     let mut steps = Vec::new();
     let mut before = Vec::new();
+    // `"{user_agent}"`: the quotes are there.
+    let mut dialect = Dialect::Template;
     for part in parse_template(template)? {
         match part {
-            TemplatePart::Literal(text) => before.extend_from_slice(text.as_bytes()),
+            TemplatePart::Literal(text) => {
+                if text.bytes().filter(|b| *b == b'"').count() % 2 == 1 {
+                    dialect = match dialect {
+                        Dialect::Quoted => Dialect::Template,
+                        _ => Dialect::Quoted,
+                    };
+                }
+                before.extend_from_slice(text.as_bytes());
+            }
             TemplatePart::Field(field) => steps.push(Step {
                 before: std::mem::take(&mut before),
                 field,
+                dialect,
                 after: b"",
             }),
         }
     }
     before.push(b'\n');
     Ok(Steps {
-        steps,
+        of_connections: steps.len(),
         tail: before,
-        dialect: Dialect::Text,
+        shows: Shows::of(&steps),
+        steps,
     })
 }
 
 impl Steps {
+    /// Of fields that are left out with their keys where they are absent.
+    fn keyed(steps: Vec<Step>, tail: &[u8]) -> Self {
+        let of_connections = steps.partition_point(|step| !step.field.is_of_requests());
+        Self {
+            of_connections,
+            tail: tail.to_vec(),
+            shows: Shows::of(&steps),
+            steps,
+        }
+    }
+
     fn line(&self, out: &mut Vec<u8>, record: &Record<'_>) {
         let start = out.len();
-        for step in &self.steps {
+        let steps = match record.http {
+            Some(_) => &self.steps[..],
+            None => &self.steps[..self.of_connections],
+        };
+        for step in steps {
             let before = out.len();
             out.extend_from_slice(&step.before);
-            if value(out, record, step.field, self.dialect) {
+            if value(out, record, step.field, step.dialect) {
                 out.extend_from_slice(step.after);
-            } else if self.dialect == Dialect::Text {
+            } else if step.dialect.has_dashes() {
                 out.push(b'-');
             } else {
                 out.truncate(before);
@@ -180,8 +261,8 @@ fn cut(out: &mut Vec<u8>, start: usize) {
     out.push(b'\n');
 }
 
-/// Whether a JSON line has the field as a number.
-fn is_number(field: AccessField) -> bool {
+/// Whether a JSON line has the field without quotes: a number, or a truth value.
+fn is_bare(field: AccessField) -> bool {
     use AccessField as F;
     match field {
         F::ClientPort
@@ -194,7 +275,12 @@ fn is_number(field: AccessField) -> bool {
         | F::FirstByteMs
         | F::DurationMs
         | F::BytesReceived
-        | F::BytesSent => true,
+        | F::BytesSent
+        | F::Status
+        | F::Route
+        | F::Request
+        | F::Reused
+        | F::HeadMs => true,
         F::Time
         | F::Service
         | F::Listener
@@ -206,7 +292,16 @@ fn is_number(field: AccessField) -> bool {
         | F::Id
         | F::End
         | F::EndBy
-        | F::EndPhase => false,
+        | F::EndPhase
+        | F::Method
+        | F::Host
+        | F::Path
+        | F::Query
+        | F::Version
+        | F::RequestId
+        | F::UserAgent
+        | F::Referer
+        | F::Compressed => false,
     }
 }
 
@@ -237,126 +332,84 @@ fn value(out: &mut Vec<u8>, record: &Record<'_>, field: AccessField, dialect: Di
         F::End => name(out, record.end.reason, dialect),
         F::EndBy => out.extend_from_slice(record.end.by.word().as_bytes()),
         F::EndPhase => out.extend_from_slice(record.end.phase.word().as_bytes()),
+        F::Reused => {
+            let reused = record.http.as_ref().map(|http| http.reused);
+            let reused = reused.filter(|_| record.backend.is_some());
+            let word = |reused| if reused { "true" } else { "false" };
+            return present(reused, |is| out.extend_from_slice(word(is).as_bytes()));
+        }
+        F::Method
+        | F::Host
+        | F::Path
+        | F::Query
+        | F::Version
+        | F::Status
+        | F::Route
+        | F::RequestId
+        | F::UserAgent
+        | F::Referer
+        | F::Request
+        | F::HeadMs
+        | F::Compressed => {
+            let http = record.http.as_ref();
+            return http.is_some_and(|http| request_value(out, http, field, dialect));
+        }
     }
     true
+}
+
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the only caller has the fields of records above"
+)]
+fn request_value(
+    out: &mut Vec<u8>,
+    http: &HttpRecord<'_>,
+    field: AccessField,
+    dialect: Dialect,
+) -> bool {
+    use AccessField as F;
+    let (text, bytes_max) = match field {
+        F::Method => (is_there(http.method), METHOD_SHOWN_MAX),
+        F::Host => (http.host, HOST_SHOWN_MAX),
+        F::Path => (is_there(http.path), PATH_SHOWN_MAX),
+        F::Query => (http.query, PATH_SHOWN_MAX),
+        F::Version => (is_there(http.version), NAME_SHOWN_MAX),
+        F::RequestId => (http.request_id, REQUEST_ID_SHOWN_MAX),
+        F::Compressed => (http.compressed, NAME_SHOWN_MAX),
+        F::Status => return number(out, http.status.map(u64::from)),
+        F::Route => return number(out, http.route.map(u64::from)),
+        F::Request => return number(out, Some(u64::from(http.number))),
+        F::HeadMs => return present(http.head_us, |us| digits::millis(out, us)),
+        F::UserAgent => return agent(out, http.user_agent, dialect),
+        F::Referer => return agent(out, http.referer, dialect),
+        _ => return false,
+    };
+    present(text, |text| escape::text(out, text, bytes_max, dialect))
 }
 
 fn present<T>(value: Option<T>, write: impl FnOnce(T)) -> bool {
     value.map(write).is_some()
 }
 
-/// Appends a name. Names of the plan are plain and go the first way.
-fn name(out: &mut Vec<u8>, text: &str, dialect: Dialect) {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
-    if !text.is_empty() && text.len() <= NAME_SHOWN_MAX && text.bytes().all(plain) {
-        out.extend_from_slice(text.as_bytes());
-        return;
-    }
-    let text = &text[..text.floor_char_boundary(NAME_SHOWN_MAX)];
-    let quote = dialect != Dialect::Json;
-    out.extend_from_slice(if quote { b"\"" } else { b"" });
-    for c in text.chars() {
-        let code = u32::from(c);
-        match c {
-            '"' | '\\' => out.extend_from_slice(&[b'\\', u8::try_from(code).unwrap_or(b'?')]),
-            c if is_safe(c) => out.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes()),
-            _ if quote => out.extend_from_slice(format!("\\u{{{code:x}}}").as_bytes()),
-            _ => out.extend_from_slice(format!("\\u{code:04x}").as_bytes()),
-        }
-    }
-    out.extend_from_slice(if quote { b"\"" } else { b"" });
+/// What is empty where it could not be known.
+pub(super) fn is_there(text: &str) -> Option<&str> {
+    Some(text).filter(|text| !text.is_empty())
 }
 
-/// `2026-11-20T14:36:18.123Z api 192.0.2.7:51234 -> b1 10.0.0.2:5000 connect 0.2ms first 1.1ms total 35ms in 1.2kB out 88kB
-/// ended by client`: what is absent is left out, and so is what goes without saying.
-fn human(out: &mut Vec<u8>, record: &Record<'_>) {
-    digits::time(out, record.ended());
-    out.push(b' ');
-    name(out, record.service, Dialect::Text);
-    out.push(b' ');
-    digits::address(out, record.client);
-    if record.client != record.peer {
-        out.extend_from_slice(b" via ");
-        digits::address(out, record.peer);
-    }
-    out.extend_from_slice(b" -> ");
-    name(out, record.backend.unwrap_or("-"), Dialect::Text);
-    if let Some(endpoint) = record.endpoint {
-        out.push(b' ');
-        digits::address(out, endpoint);
-    }
-    if record.attempts > 1 {
-        out.extend_from_slice(b" attempts ");
-        digits::number(out, u64::from(record.attempts));
-    }
-    for (word, micros) in [
-        (" handshake ", record.handshake_us),
-        (" queue ", record.queue_us),
-        (" connect ", record.connect_us),
-        (" first ", record.first_byte_us),
-        (" total ", Some(record.duration_us)),
-    ] {
-        if let Some(micros) = micros {
-            out.extend_from_slice(word.as_bytes());
-            span(out, micros);
-        }
-    }
-    for (word, bytes) in [
-        (" in ", record.bytes_received),
-        (" out ", record.bytes_sent),
-    ] {
-        out.extend_from_slice(word.as_bytes());
-        size(out, bytes);
-    }
-    out.extend_from_slice(b" ended by ");
-    out.extend_from_slice(record.end.by.word().as_bytes());
-    if record.end.phase != Phase::Relay {
-        out.extend_from_slice(b" in ");
-        out.extend_from_slice(record.end.phase.word().as_bytes());
-    }
-    if record.end.reason != "end" {
-        out.extend_from_slice(b": ");
-        name(out, record.end.reason, Dialect::Text);
-    }
-    out.push(b'\n');
+fn number(out: &mut Vec<u8>, value: Option<u64>) -> bool {
+    present(value, |value| digits::number(out, value))
 }
 
-/// Microseconds for reading: `85us`, `0.8ms`, `35ms`, `12.3s`, `3600s`. Cut, not rounded.
-fn span(out: &mut Vec<u8>, micros: u64) {
-    match micros {
-        0..100 => with_unit(out, micros, b"us"),
-        100..10_000 => with_tenth(out, micros / 100, b"ms"),
-        10_000..10_000_000 => with_unit(out, micros / 1_000, b"ms"),
-        10_000_000..1_000_000_000 => with_tenth(out, micros / 100_000, b"s"),
-        _ => with_unit(out, micros / 1_000_000, b"s"),
-    }
+fn agent(out: &mut Vec<u8>, value: Option<&[u8]>, dialect: Dialect) -> bool {
+    present(value, |raw| {
+        escape::bytes(out, raw, AGENT_SHOWN_MAX, dialect);
+    })
 }
 
-/// Bytes for reading, in powers of 1,000: `640B`, `1.2kB`, `88kB`. Cut, not rounded.
-fn size(out: &mut Vec<u8>, bytes: u64) {
-    let units: [&[u8]; 7] = [b"B", b"kB", b"MB", b"GB", b"TB", b"PB", b"EB"];
-    let mut unit = 0;
-    let mut scale = 1_u64;
-    while bytes / scale >= 1_000 {
-        scale *= 1_000;
-        unit += 1;
-    }
-    if unit > 0 && bytes / scale < 10 {
-        with_tenth(out, bytes / (scale / 10), units[unit]);
-    } else {
-        with_unit(out, bytes / scale, units[unit]);
-    }
-}
-
-fn with_unit(out: &mut Vec<u8>, n: u64, unit: &[u8]) {
-    digits::number(out, n);
-    out.extend_from_slice(unit);
-}
-
-fn with_tenth(out: &mut Vec<u8>, tenths: u64, unit: &[u8]) {
-    digits::number(out, tenths / 10);
-    out.push(b'.');
-    with_unit(out, tenths % 10, unit);
+/// Appends a name.
+pub(super) fn name(out: &mut Vec<u8>, text: &str, dialect: Dialect) {
+    escape::text(out, text, NAME_SHOWN_MAX, dialect);
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::super::record::{End, Side};
+use super::super::record::{End, Phase, Side};
 use super::*;
 
 fn record() -> Record<'static> {
@@ -56,6 +56,62 @@ fn refused() -> Record<'static> {
     }
 }
 
+/// A request over a connection to the backend that was used before.
+fn request() -> Record<'static> {
+    Record {
+        client: "203.0.113.7:51234".parse().unwrap(),
+        peer: "203.0.113.7:51234".parse().unwrap(),
+        attempts: 1,
+        handshake_us: None,
+        queue_us: None,
+        connect_us: None,
+        http: Some(HttpRecord {
+            method: "GET",
+            host: Some("api.example.org"),
+            path: "/medic/_all_docs",
+            query: Some("key=%22patient-7%22"),
+            version: "1.1",
+            status: Some(200),
+            route: Some(3),
+            request_id: Some("0123abcd"),
+            user_agent: Some(b"curl/8 (x)"),
+            referer: Some(b"https://example.org/?q=\"patient 8\""),
+            number: 12,
+            reused: true,
+            head_us: Some(42),
+            compressed: Some("zstd"),
+        }),
+        end: End {
+            by: Side::Balancer,
+            phase: Phase::Body,
+            reason: "end",
+        },
+        ..record()
+    }
+}
+
+/// What could not be understood, and was answered with 400.
+fn malformed() -> Record<'static> {
+    Record {
+        backend: None,
+        endpoint: None,
+        source: None,
+        attempts: 0,
+        first_byte_us: None,
+        http: Some(HttpRecord {
+            status: Some(400),
+            number: 1,
+            ..HttpRecord::default()
+        }),
+        end: End {
+            by: Side::Balancer,
+            phase: Phase::Head,
+            reason: "malformed",
+        },
+        ..request()
+    }
+}
+
 fn line(format: &AccessFormat, record: &Record<'_>) -> String {
     // Lines are appended: what is before stays.
     let mut out = b"before".to_vec();
@@ -84,6 +140,131 @@ fn a_line_for_people_leaves_out_what_goes_without_saying() {
 }
 
 #[test]
+fn a_request_is_read_from_what_became_of_it_to_how_long_it_took() {
+    assert_eq!(
+        line(&AccessFormat::Human, &request()),
+        "2026-11-20T14:36:18.123Z transactions-https 200 GET api.example.org /medic/_all_docs 203.0.113.7:51234 \
+         -> openhim-1 10.0.0.2:5000 reused first 1.1ms total 35ms in 1.2kB out 88kB zstd\n"
+    );
+    assert_eq!(
+        line(&AccessFormat::Human, &malformed()),
+        "2026-11-20T14:36:18.123Z transactions-https 400 - - - 203.0.113.7:51234 -> - total 35ms in 1.2kB out 88kB \
+         ended by balancer in head: malformed\n"
+    );
+    let mut late = request();
+    late.end.phase = Phase::Answer;
+    late.end.reason = "backend_timeout";
+    let http = late.http.as_mut().unwrap();
+    http.head_us = Some(12_000);
+    http.path = "/a b/\u{1b}[2J\n2026-11-20";
+    http.reused = false;
+    http.compressed = None;
+    assert_eq!(
+        line(&AccessFormat::Human, &late),
+        "2026-11-20T14:36:18.123Z transactions-https 200 GET api.example.org \"/a b/\\u{1b}[2J\\u{a}2026-11-20\" 203.0.113.7:51234 \
+         -> openhim-1 10.0.0.2:5000 head 12ms first 1.1ms total 35ms in 1.2kB out 88kB \
+         ended by balancer in answer: backend_timeout\n"
+    );
+}
+
+#[test]
+fn the_line_of_a_request_has_its_own_fields_last_and_nothing_of_patients() {
+    let text = line(&AccessFormat::Json, &request());
+    let (_, of_request) = text.split_once(r#""end_phase":"body","#).unwrap();
+    assert_eq!(
+        of_request,
+        concat!(
+            r#""method":"GET","host":"api.example.org","path":"/medic/_all_docs","version":"1.1","status":200,"#,
+            r#""route":3,"request_id":"0123abcd","request":12,"reused":true,"head_ms":0.042,"compressed":"zstd"}"#,
+            "\n"
+        )
+    );
+    let text = line(&AccessFormat::Logfmt, &request());
+    assert!(
+        text.ends_with(
+            " method=GET host=api.example.org path=/medic/_all_docs version=1.1 status=200 route=3 request_id=0123abcd \
+             request=12 reused=true head_ms=0.042 compressed=zstd\n"
+        ),
+        "{text}"
+    );
+    for format in [
+        AccessFormat::Json,
+        AccessFormat::Logfmt,
+        AccessFormat::Human,
+    ] {
+        let text = line(&format, &request());
+        assert!(
+            !text.contains("patient") && !text.contains("curl"),
+            "{text}"
+        );
+        let formatter = Formatter::new(&format).unwrap().unwrap();
+        assert!(!formatter.wants_query() && !formatter.wants_agents());
+    }
+    let value: serde_json::Value =
+        serde_json::from_str(&line(&AccessFormat::Json, &malformed())).unwrap();
+    for name in ["method", "host", "path", "version", "route", "reused"] {
+        assert_eq!(value.get(name), None, "{name}");
+    }
+    assert_eq!(value["status"], 400);
+}
+
+#[test]
+fn a_template_shows_what_it_names_within_the_quotes_it_has() {
+    let common =
+        template("\"{method} {path}?{query}\" {status} \"{referer}\" {user_agent} {reused}");
+    assert_eq!(
+        line(&common, &request()),
+        "\"GET /medic/_all_docs?key=%22patient-7%22\" 200 \"https://example.org/?q=\\\"patient 8\\\"\" \"curl/8 (x)\" true\n"
+    );
+    assert_eq!(line(&common, &malformed()), "\"- -?-\" 400 \"-\" - -\n");
+    assert_eq!(line(&common, &record()), "\"- -?-\" - \"-\" - -\n");
+    for (text, wants) in [
+        ("{path}", [false; 3]),
+        ("{source}", [true, false, false]),
+        ("{query}", [false, true, false]),
+        ("{user_agent}", [false, false, true]),
+        ("{time} {referer}", [false, false, true]),
+    ] {
+        let formatter = Formatter::new(&template(text)).unwrap().unwrap();
+        let found = [
+            formatter.wants_source(),
+            formatter.wants_query(),
+            formatter.wants_agents(),
+        ];
+        assert_eq!(found, wants, "{text}");
+    }
+}
+
+#[test]
+fn what_a_client_sends_is_cut_and_keeps_the_line_whole() {
+    let long = "/\u{1b}".repeat(20_000);
+    let mut record = request();
+    let http = record.http.as_mut().unwrap();
+    http.path = &long;
+    http.host = Some(&long);
+    http.request_id = Some(&long);
+    http.method = &long;
+    http.user_agent = Some(long.as_bytes());
+    for format in [
+        AccessFormat::Json,
+        AccessFormat::Logfmt,
+        AccessFormat::Human,
+        template("{path} {user_agent} {end}"),
+    ] {
+        let text = line(&format, &record);
+        assert!(text.len() < LINE_BYTES_MAX && !text.ends_with("...[cut]\n"));
+        assert!(text.len() > PATH_SHOWN_MAX && text.contains("...[cut]\""));
+    }
+    let value: serde_json::Value =
+        serde_json::from_str(&line(&AccessFormat::Json, &record)).unwrap();
+    let path = value["path"].as_str().unwrap();
+    assert!(
+        path.starts_with("/\u{1b}/") && path.ends_with("...[cut]"),
+        "{path}"
+    );
+}
+
+#[test]
 fn a_json_line_has_every_field_in_the_order_of_the_table() {
     let text = line(&AccessFormat::Json, &record());
     assert_eq!(
@@ -99,8 +280,9 @@ fn a_json_line_has_every_field_in_the_order_of_the_table() {
         )
     );
     let value: serde_json::Value = serde_json::from_str(&text).unwrap();
-    for (name, _) in evenkeel_plan::ACCESS_FIELDS {
-        assert!(value.get(name).is_some(), "{name}");
+    for field in AccessField::ALL {
+        let is_there = value.get(field.name()).is_some();
+        assert_eq!(is_there, !field.is_of_requests(), "{}", field.name());
     }
 }
 
@@ -134,7 +316,8 @@ fn a_logfmt_line_is_pairs() {
         .split(' ')
         .map(|pair| pair.split_once('=').unwrap())
         .collect();
-    assert_eq!(pairs.len(), evenkeel_plan::ACCESS_FIELDS.len());
+    let of_connections = AccessField::ALL.iter().filter(|f| !f.is_of_requests());
+    assert_eq!(pairs.len(), of_connections.count());
     assert_eq!(pairs[1], ("service", "transactions-https"));
     assert_eq!(pairs[13], ("handshake_ms", "0.085"));
 }
@@ -179,7 +362,7 @@ fn no_line_is_longer_than_the_limit() {
         AccessFormat::Human,
     ] {
         let text = line(&format, &record);
-        assert!(text.len() <= LINE_BYTES_MAX && !text.contains(CUT_MARK));
+        assert!(text.len() <= LINE_BYTES_MAX && !text.ends_with("...[cut]\n"));
         assert!(!text.contains("rest"));
     }
     for length in 0..8 {
@@ -192,39 +375,6 @@ fn no_line_is_longer_than_the_limit() {
         let text = line(&template(&text), &record);
         assert!(text.len() <= LINE_BYTES_MAX && text.len() > LINE_BYTES_MAX - 4);
         assert!(text.ends_with("...[cut]\n"));
-    }
-}
-
-#[test]
-fn spans_and_sizes_are_cut_to_what_a_reader_needs() {
-    let text = |write: &dyn Fn(&mut Vec<u8>)| {
-        let mut out = Vec::new();
-        write(&mut out);
-        String::from_utf8(out).unwrap()
-    };
-    for (micros, expected) in [
-        (0, "0us"),
-        (99, "99us"),
-        (100, "0.1ms"),
-        (9_999, "9.9ms"),
-        (10_000, "10ms"),
-        (9_999_999, "9999ms"),
-        (10_000_000, "10.0s"),
-        (1_000_000_000, "1000s"),
-    ] {
-        assert_eq!(text(&|out| span(out, micros)), expected);
-    }
-    for (bytes, expected) in [
-        (0, "0B"),
-        (999, "999B"),
-        (1_000, "1.0kB"),
-        (9_999, "9.9kB"),
-        (10_000, "10kB"),
-        (999_999, "999kB"),
-        (1_000_000, "1.0MB"),
-        (u64::MAX, "18EB"),
-    ] {
-        assert_eq!(text(&|out| size(out, bytes)), expected);
     }
 }
 

@@ -238,6 +238,68 @@ fn the_gate_and_the_states_of_backends_say_who_is_used() {
 }
 
 #[test]
+fn only_services_that_speak_http_have_series_of_it() {
+    let board = board();
+    let mut api = record("api", 4, 2).record().clone();
+    api.spec.http = Some(Arc::default());
+    // By routes to others only.
+    let mut door = record("door", 8, 0).record().clone();
+    door.spec.http = Some(Arc::default());
+    let records = [
+        record("tcp", 0, 1),
+        Arc::new(Sealed::new(api)),
+        Arc::new(Sealed::new(door)),
+    ];
+    let plan = Plan::new(1, Globals::default(), records);
+    for (slot, value) in [(0, 1), (1, 4)] {
+        let row = board.row(SlotIdx(slot), 0);
+        for cell in [0, 4] {
+            let service = row.service(ServiceCell(cell));
+            service.set(ServiceCount::Requests, value);
+            service.set(ServiceCount::Answers5xx, 2 * value);
+            service.set(ServiceCount::RequestBackendTimeout, 3 * value);
+        }
+        row.backend(BackendCell(5)).set(BackendCount::Idle, value);
+        row.backend(BackendCell(5))
+            .set(BackendCount::Answers5xx, 2 * value);
+    }
+    let values = parse(&scrape(&board, &plan, NOW_MS));
+    for (series, expected) in [
+        ("evenkeel_http_requests_total{service=\"api\"}", 5.0),
+        ("evenkeel_http_requests_total{service=\"door\"}", 0.0),
+        (
+            "evenkeel_http_responses_total{service=\"api\",class=\"5xx\"}",
+            10.0,
+        ),
+        (
+            "evenkeel_http_responses_total{service=\"api\",class=\"2xx\"}",
+            0.0,
+        ),
+        (
+            "evenkeel_http_request_failures_total{service=\"api\",reason=\"backend_timeout\"}",
+            15.0,
+        ),
+        (
+            "evenkeel_backend_http_idle_connections{service=\"api\",backend=\"b5\"}",
+            5.0,
+        ),
+        (
+            "evenkeel_backend_http_5xx_total{service=\"api\",backend=\"b5\"}",
+            10.0,
+        ),
+    ] {
+        assert_eq!(values.get(series), Some(&expected), "{series}");
+    }
+    let of_http = |series: &&String| series.contains("_http_");
+    let mut others = values.keys().filter(of_http);
+    assert!(others.all(|series| !series.contains("\"tcp\"")));
+    // A service without backends is not one whose backends are all gone, which somebody is called for.
+    let eligible = |service| format!("evenkeel_service_eligible_backends{{service=\"{service}\"}}");
+    assert!(values.contains_key(&eligible("api")));
+    assert!(!values.contains_key(&eligible("door")));
+}
+
+#[test]
 fn totals_rise_and_what_the_plan_no_longer_names_is_gone() {
     let board = board();
     let both = [record("web", 0, 2), record("old", 4, 1)];

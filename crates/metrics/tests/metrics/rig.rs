@@ -101,6 +101,7 @@ pub(crate) fn parse(text: &str) -> BTreeMap<String, f64> {
 pub(crate) fn full() -> (Scoreboard, Plan) {
     let board = board();
     let mut web = record("web", 0, 6).record().clone();
+    web.spec.http = Some(Arc::default());
     web.spec.backends[0].max_connections = Some(50);
     for listener in &mut web.spec.listeners {
         listener.admission.max_connections = Some(100);

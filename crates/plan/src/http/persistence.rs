@@ -7,6 +7,9 @@ use serde::{Deserialize, Serialize};
 use super::text::FieldName;
 use crate::SecretSource;
 
+/// Shortest key of cookies, bytes: as many as a cookie's tag.
+pub const COOKIE_KEY_BYTES_MIN: usize = 16;
+
 /// By what requests stay with one backend while it is eligible.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum PersistenceSpec {
@@ -71,6 +74,29 @@ pub enum SameSite {
     Strict,
     /// Always; browsers want Secure with it.
     None,
+}
+
+impl CookieSpec {
+    /// Where its keys come from; none = the supervisor makes one.
+    pub fn sources(&self) -> impl Iterator<Item = &SecretSource> {
+        self.key.iter().chain(&self.previous_key)
+    }
+}
+
+impl Default for CookieSpec {
+    fn default() -> Self {
+        Self {
+            name: FieldName::new("evenkeel").expect("it is a token"),
+            lifetime: None,
+            path: None,
+            domain: None,
+            secure: SecureCookie::default(),
+            http_only: true,
+            same_site: SameSite::default(),
+            key: None,
+            previous_key: None,
+        }
+    }
 }
 
 impl SameSite {

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test stops at the first surprise")]
 #![expect(clippy::panic, reason = "a test stops at the first surprise")]
 
+mod keys;
 mod leave;
 mod policy;
 mod reload;

@@ -1,0 +1,63 @@
+//! The keys of routes, and of what is changed in requests and answers.
+
+use super::{Key, Section, integer, key, other};
+
+#[rustfmt::skip]
+pub(crate) const KEYS: &[Key] = &[
+    key(Section::Route, "hosts", other("string or array of strings", "1 to 1024 names, `*.example.org` for all names under one", "any host, also none"), "[\"a.example.org\", \"*.b.example.org\"]",
+        "For requests to one of these hosts. The port of the request does not count. `*.` stands for any number of labels, not for none."),
+    key(Section::Route, "path", other("string", "starts with `/`", "any path"), "\"/login\"",
+        "For this path and no other; at most one of `path`, `prefix` and `regex`."),
+    key(Section::Route, "prefix", other("string", "starts with `/`; at most 16 segments", "any path"), "\"/api\"",
+        "For this path and those below it: `/api` means `/api`, `/api/` and `/api/v1`, not `/apis`."),
+    key(Section::Route, "regex", other("string", "a regular expression, as of the Rust crate regex, at most 1024 bytes", "any path"), "'/v[0-9]+/.*'",
+        "For paths that this matches from start to end. Comes before prefixes, however long; among several the first in the file."),
+    key(Section::Route, "methods", other("string or array of strings", "1 to 64 methods, in capitals as clients send them", "any method"), "[\"GET\", \"HEAD\"]",
+        "For these methods. `GET` does not mean `HEAD`."),
+    key(Section::Route, "headers", other("table of strings, or array of tables", "1 to 32 entries", "any fields"), "{ X-Tenant = \"a\" }",
+        "For requests with all of these fields: in a table each with this value, with case; as an array see the entries of `headers`. Several lines of a field count as one, joined by `, `."),
+    key(Section::Route, "service", other("name", "a `[services.NAME]` with `mode = \"http\"`", "one of `service`, `redirect` and `answer` is required"), "\"api\"",
+        "A backend of this service gets the request. It may be the service that the route is in: then its own backends."),
+    key(Section::Route, "redirect", other("table", "", "one of `service`, `redirect` and `answer` is required"), "{ location = \"https://{host}{path}{query}\" }",
+        "The client is sent elsewhere; see `redirect` below."),
+    key(Section::Route, "answer", other("table", "", "one of `service`, `redirect` and `answer` is required"), "{ status = 200, body = \"ok\" }",
+        "The client gets this answer from the daemon itself; see `answer` below."),
+    key(Section::Route, "strip_prefix", other("string", "as `prefix`", "nothing"), "\"/api\"",
+        "Taken from the start of the path, where it is there: `/api/v1` becomes `/v1`. Only with `service`."),
+    key(Section::Route, "add_prefix", other("string", "as `prefix`", "nothing"), "\"/v2\"",
+        "Put before the path, after `strip_prefix`. Only with `service`."),
+    key(Section::Route, "host_header", other("string or table", "`\"keep\"`, `\"backend\"`, or `{ set = \"NAME\" }`", "`\"keep\"`"), "{ set = \"api.internal\" }",
+        "The `Host` that the backend sees: the client's, the backend's address as it is written here, or this name. Only with `service`."),
+    key(Section::Route, "request", other("table", "", "no changes"), "{ remove = [\"X-Debug\"] }",
+        "Changes to the fields of the request; see `request` below. Only with `service`."),
+    key(Section::Route, "response", other("table", "", "no changes"), "{ set = { X-Frame-Options = \"DENY\" } }",
+        "Changes to the fields of the answer; see `response` below."),
+
+    key(Section::RouteHeader, "name", other("string", "name of a field", "required"), "\"X-Tenant\"",
+        "Which field; case does not count."),
+    key(Section::RouteHeader, "equals", other("string", "a field's value", "one of `equals`, `regex` and `present` is required"), "\"a\"",
+        "Its value is exactly this, with case."),
+    key(Section::RouteHeader, "regex", other("string", "a regular expression, as of the Rust crate regex, at most 1024 bytes", "one of `equals`, `regex` and `present` is required"), "'a-[0-9]+'",
+        "Its value is matched by this from start to end."),
+    key(Section::RouteHeader, "present", other("boolean", "`true`", "one of `equals`, `regex` and `present` is required"), "true",
+        "It is there, with whatever value."),
+
+    key(Section::Redirect, "status", other("integer", "301, 302, 307 or 308", "`308`"), "301",
+        "308 and 301 for ever, 307 and 302 for now; with 301 and 302 a POST may become a GET."),
+    key(Section::Redirect, "location", other("string", "a URI, or a path from `/` on, with variables", "required"), "\"https://{host}{path}{query}\"",
+        "To where. `{scheme}`, `{host}`, `{port}`, `{path}` and `{query}` are those of the request; `{query}` has its `?`."),
+
+    key(Section::FixedAnswer, "status", integer(200, 200, 599, "status"), "404",
+        "204, 205 and 304 have no body."),
+    key(Section::FixedAnswer, "body", other("string", "at most 65536 bytes", "empty"), "\"down for the night\"",
+        "The body."),
+    key(Section::FixedAnswer, "content_type", other("string", "a field's value", "`\"text/plain; charset=utf-8\"`"), "\"text/html\"",
+        "Its Content-Type."),
+
+    key(Section::Edits, "remove", other("string or array of strings", "names of fields, `X-Auth-*` for all that start so", "none"), "[\"X-Debug\", \"X-Auth-*\"]",
+        "Every line of these goes. Names that differ in case, or in `_` for `-`, are the same here."),
+    key(Section::Edits, "set", other("table of strings", "names and values of fields", "none"), "{ X-Tenant = \"a\" }",
+        "Every line of these goes, and one with this value comes."),
+    key(Section::Edits, "add", other("table of strings", "names and values of fields", "none"), "{ Via = \"1.1 evenkeel\" }",
+        "A line more with this value."),
+];
