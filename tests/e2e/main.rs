@@ -31,6 +31,17 @@ mod t_access_log;
 mod u_client_address;
 mod v_network_faults;
 mod w_parking;
+mod x_http;
+mod x_http_backends;
+mod x_http_limits;
+mod x_http_log;
+mod x_http_routes;
+mod y_http_classes;
+mod y_http_corpus;
+mod z_http_faults;
+mod z_http_life;
+mod z_http_tricks;
+mod z_http_websocket;
 
 use std::collections::BTreeMap;
 use std::io::Write as _;

@@ -332,7 +332,7 @@ impl Blackhole {
 }
 
 /// A socket on a free port of 127.0.0.1 that keeps the port when it stops listening.
-fn bound() -> (Socket, SocketAddr) {
+pub(crate) fn bound() -> (Socket, SocketAddr) {
     let reusable = |address: SocketAddr| {
         let socket = Socket::new(Domain::IPV4, Type::STREAM.cloexec(), None).expect("a socket");
         socket.set_reuse_address(true).expect("a fresh socket");

@@ -97,6 +97,13 @@ impl Builder {
     #[must_use]
     pub fn start(self) -> Daemon {
         let daemon = self.launch();
+        // One that refuses its configuration is not waited for in vain.
+        let socket = daemon.runtime_dir().join(SOCKET_NAME);
+        eventually(LIFE_MAX, "it listens to operators, or has ended", || {
+            let ended = !proc::alive(daemon.pid());
+            (socket.exists() || ended).then_some(())
+        });
+        assert!(proc::alive(daemon.pid()), "{}", daemon.log());
         daemon.wait_ready();
         daemon
     }

@@ -16,6 +16,7 @@ mod daemon;
 mod dir;
 pub mod doubles;
 mod gauge;
+pub mod http;
 mod load;
 mod netns;
 mod probes;
