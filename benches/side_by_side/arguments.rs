@@ -2,24 +2,29 @@
 
 use std::path::PathBuf;
 
+use crate::peers::Kind;
 use crate::works::Work;
 
 /// What `--help` prints, and what follows a mistake.
 pub(crate) const USAGE: &str = "\
 cargo bench --bench side_by_side -- [options]
   --works A,B,..   only these, in this order (default: small,connection,bulk,idle,relay-memory,client-memory)
-  --all            those and the growth-... ones, which take minutes each
+  --http           the http-... ones
+  --all            all of them; the growth-... ones take minutes each
+  --peers A,B,..   only these of evenkeel, haproxy and nginx
   --rounds N       each peer is measured this often, interleaved; medians are shown (default 3, or ROUNDS)
   --seconds N      of load each time (default 3, or SECONDS_EACH)
   --json FILE      write every round, and what machine it was
   --plot FILE.svg  draw it
 Works: small connection bulk idle relay-memory client-memory
+       http-small http-16k http-1m http-connection http-cht http-client-memory
        growth-workers growth-backends growth-idle growth-reload";
 
 /// What to measure, how long, and where the results go.
 #[derive(Debug)]
 pub(crate) struct Arguments {
     pub(crate) works: Vec<Work>,
+    pub(crate) peers: Vec<Kind>,
     pub(crate) rounds: u32,
     pub(crate) seconds: u32,
     pub(crate) json: Option<PathBuf>,
@@ -31,6 +36,7 @@ impl Arguments {
     pub(crate) fn parse(arguments: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let mut parsed = Self {
             works: Work::USUAL.to_vec(),
+            peers: Kind::ALL.to_vec(),
             rounds: number("ROUNDS", std::env::var("ROUNDS").ok(), 3)?,
             seconds: number("SECONDS_EACH", std::env::var("SECONDS_EACH").ok(), 3)?,
             json: None,
@@ -52,6 +58,13 @@ impl Arguments {
                 "--bench" => {}
                 "--help" | "-h" => return Ok(None),
                 "--all" => parsed.works = Work::ALL.to_vec(),
+                "--http" => parsed.works = Work::HTTP.to_vec(),
+                "--peers" => {
+                    let peer = |name: &str| {
+                        Kind::named(name).ok_or_else(|| format!("there is no peer called `{name}`"))
+                    };
+                    parsed.peers = value()?.split(',').map(peer).collect::<Result<_, _>>()?;
+                }
                 "--works" => {
                     let work = |name: &str| {
                         Work::named(name).ok_or_else(|| format!("there is no work called `{name}`"))

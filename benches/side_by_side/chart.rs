@@ -203,8 +203,14 @@ fn draw_bars(bars: &Bars, (width, height): (f64, f64)) -> String {
         let used = bar * count(group.bars.len());
         let begin = left + (step - used) / 2.0;
         let mut x = begin;
-        for (colour, value, above, below) in &group.bars {
+        let limit = group.target.as_ref().map(|(limit, _)| scale.y(*limit));
+        for (index, (colour, value, above, below)) in group.bars.iter().enumerate() {
             let y = scale.y(*value);
+            // Not where the first bar's target is drawn through it.
+            let label = match limit {
+                Some(limit) if index == 0 && (y - LABEL - 8.0..y).contains(&limit) => limit - 6.0,
+                _ => y - 6.0,
+            };
             let middle = x + bar / 2.0;
             writeln!(
                 text,
@@ -214,7 +220,7 @@ fn draw_bars(bars: &Bars, (width, height): (f64, f64)) -> String {
                 x + 3.0,
                 bar - 6.0,
                 scale.bottom - y,
-                y - 6.0,
+                label,
                 scale.bottom + 15.0,
             )
             .unwrap();

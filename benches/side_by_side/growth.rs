@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use crate::idle::Idle;
 use crate::load::Load;
 use crate::peers::{Kind, Running, free_port, loopback};
 use crate::processes::{cpu_ns, pause, settled, usage};
@@ -54,12 +55,12 @@ pub(crate) fn backends_of_a_service(bench: &Bench, results: &mut Results) {
         let mut setup = bench.setup(64);
         setup.backends = backends(count, bench.backend_port);
         for round in 0..bench.rounds {
-            let kinds = Kind::rotated(round);
+            let kinds = bench.kinds(round);
             let start = |kind| {
                 setup.listens = vec![([127, 0, 0, 1], free_port()).into()];
                 bench.start(kind, &setup)
             };
-            let peers: Vec<Running> = kinds.into_iter().map(start).collect();
+            let peers: Vec<Running> = kinds.iter().copied().map(start).collect();
             for peer in &peers {
                 settled(peer.pid());
             }
@@ -73,7 +74,7 @@ pub(crate) fn backends_of_a_service(bench: &Bench, results: &mut Results) {
                 })
                 .collect();
             for ((peer, kind), standing) in peers.iter().zip(kinds).zip(standing) {
-                let mut sample = bench.load(peer, Load::CONNECTION);
+                let mut sample = bench.load(peer, Load::CONNECTION, &mut Idle::default());
                 sample.insert("standing_ms", standing);
                 sample.insert("start_ms", peer.start.as_secs_f64() * 1e3);
                 results.add("growth-backends", count, kind, sample);
@@ -105,7 +106,8 @@ pub(crate) fn reload(bench: &Bench, results: &mut Results) {
             ));
         }
         // Each on a port of its own, all at once, so that rounds can be interleaved.
-        let mut peers: Vec<(Running, Vec<SocketAddr>)> = Kind::ALL
+        let mut peers: Vec<(Running, Vec<SocketAddr>)> = bench
+            .kinds(0)
             .into_iter()
             .filter(|kind| {
                 bench.has_room(*kind, &setup, &format!("growth-reload, {count}"), results)
@@ -118,7 +120,7 @@ pub(crate) fn reload(bench: &Bench, results: &mut Results) {
             })
             .collect();
         for round in 0..bench.rounds {
-            for kind in Kind::rotated(round) {
+            for kind in bench.kinds(round) {
                 let Some((peer, listens)) = peers.iter_mut().find(|(p, _)| p.kind == Some(kind))
                 else {
                     continue;

@@ -1,7 +1,7 @@
 //! evenkeel beside HAProxy and nginx on this machine: `cargo bench --bench side_by_side -- --help`, and `docs/benchmarks.md`.
 //!
-//! Every peer relays to the same HTTP servers, with as many workers or threads as the others, the same time-outs, and one log
-//! line a connection into a pipe that is read. Rounds are interleaved, with another peer first each time, so that whatever else
+//! Every peer has the same HTTP servers behind it, as many workers or threads as the others, the same time-outs, and writes one log
+//! line a connection, or a request where it speaks HTTP, into a pipe that is read. Rounds are interleaved, with another peer first each time, so that whatever else
 //! the machine does falls on all alike; medians are shown. The rate depends on who else uses the cores; the CPU time per
 //! request, read from the peer's own schedstat, hardly does.
 //!
@@ -12,8 +12,10 @@
     reason = "a measurement stops at the first surprise, and prints what it found"
 )]
 
+mod answer;
 mod arguments;
 mod chart;
+mod client;
 mod growth;
 mod idle;
 mod load;
@@ -36,7 +38,7 @@ use serde_json::Value;
 use arguments::{Arguments, USAGE};
 use peers::{Running, free_port};
 use results::Results;
-use template::Setup;
+use template::{Mode, Setup};
 use works::Bench;
 
 fn main() -> ExitCode {
@@ -112,6 +114,7 @@ fn prepare(directory: &Path, arguments: &Arguments, descriptors: u64) -> Bench {
     let backend_port = free_port();
     let backend = Running::start_backend(
         &Setup {
+            mode: Mode::Http,
             workers: 1,
             listens: Vec::new(),
             backends: vec![([0, 0, 0, 0], backend_port).into()],
@@ -125,6 +128,7 @@ fn prepare(directory: &Path, arguments: &Arguments, descriptors: u64) -> Bench {
         directory: directory.to_owned(),
         rounds: arguments.rounds,
         seconds: arguments.seconds,
+        peers: arguments.peers.clone(),
         descriptors,
         backend_port,
         _backend: backend,
@@ -139,6 +143,7 @@ impl Directory {
         let path = std::env::temp_dir().join(format!("evenkeel-bench-{}", std::process::id()));
         fs::create_dir_all(path.join("root")).unwrap();
         fs::write(path.join("root/bulk"), vec![b'x'; 1 << 20]).unwrap();
+        fs::write(path.join("root/16k"), vec![b'x'; 16 << 10]).unwrap();
         // nginx's workers run as another user.
         for part in [path.clone(), path.join("root")] {
             let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);

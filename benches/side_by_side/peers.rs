@@ -38,6 +38,10 @@ impl Kind {
         }
     }
 
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// All of them, with another one first in each round.
     pub(crate) fn rotated(round: u32) -> [Self; 3] {
         let mut kinds = Self::ALL;
@@ -254,12 +258,15 @@ fn drain(mut pipe: impl Read + Send + 'static, lines: &Arc<AtomicU64>, tail: &Ar
     }));
 }
 
+/// Whether a backend's answer comes; what an HTTP proxy says of itself, that it has none yet, is not one.
 fn answers(address: SocketAddr) -> bool {
-    let ask = || -> std::io::Result<usize> {
+    let ask = || -> std::io::Result<[u8; 12]> {
         let mut stream = TcpStream::connect(address)?;
         stream.set_read_timeout(Some(Duration::from_secs(1)))?;
-        stream.write_all(b"GET /small HTTP/1.0\r\n\r\n")?;
-        stream.read(&mut [0; 16])
+        stream.write_all(b"GET /small HTTP/1.0\r\nHost: bench\r\n\r\n")?;
+        let mut line = [0; 12];
+        stream.read_exact(&mut line)?;
+        Ok(line)
     };
-    ask().is_ok_and(|length| length > 0)
+    ask().is_ok_and(|line| line.ends_with(b" 200"))
 }

@@ -81,7 +81,9 @@ const GROWTH: [(&str, &str, &str, &str); 10] = [
 /// Draws everything that was measured.
 pub(crate) fn render(results: &Results, facts: &Value) -> String {
     let mut charts: Vec<(bool, Chart)> = Vec::new();
-    charts.extend(cpu(results).map(|bars| (true, Chart::Bars(bars))));
+    for http in [false, true] {
+        charts.extend(cpu(results, http).map(|bars| (true, Chart::Bars(bars))));
+    }
     charts.extend(
         SERIES
             .iter()
@@ -172,11 +174,12 @@ fn head(facts: &Value) -> String {
     head
 }
 
-/// CPU time of every work that does not grow, as a share of the better peer's.
-fn cpu(results: &Results) -> Option<Bars> {
+/// CPU time of every work that does not grow, of relays or of HTTP, as a share of the better peer's.
+fn cpu(results: &Results, http: bool) -> Option<Bars> {
     let series: Vec<&Series> = SERIES
         .iter()
         .filter(|series| series.cost == "cpu_us" && series.axis.is_none())
+        .filter(|series| series.name.starts_with("http-") == http)
         .filter(|series| !results.points(series.name).is_empty())
         .collect();
     let group = |series: &&Series| {
@@ -197,12 +200,19 @@ fn cpu(results: &Results) -> Option<Bars> {
                 ))
             })
             .collect();
-        let target = match series.target {
-            Some(Target::OfBetter(limit)) if cost(Kind::Evenkeel).is_some() => {
-                Some((limit, format!("target {limit:.2}")))
+        let limit = match series.target {
+            Some(Target::OfBetter(limit)) => Some(limit),
+            // The stricter one of both.
+            Some(Target::OfBoth { haproxy, nginx }) => {
+                [(Kind::Haproxy, haproxy), (Kind::Nginx, nginx)]
+                    .into_iter()
+                    .filter_map(|(kind, limit)| Some(limit * cost(kind)? / better))
+                    .reduce(f64::min)
             }
-            _ => None,
+            Some(Target::Absolute(_)) | None => None,
         };
+        let target = limit.filter(|_| cost(Kind::Evenkeel).is_some());
+        let target = target.map(|limit| (limit, format!("target {limit:.2}")));
         Some(Group {
             label: series.title.to_owned(),
             bars,
@@ -211,7 +221,12 @@ fn cpu(results: &Results) -> Option<Bars> {
     };
     let groups: Vec<Group> = series.iter().filter_map(group).collect();
     (!groups.is_empty()).then(|| Bars {
-        title: "CPU time of a request or connection".to_owned(),
+        title: if http {
+            "CPU time of an HTTP request"
+        } else {
+            "CPU time of a relayed request or connection"
+        }
+        .to_owned(),
         subtitle: "share of the better of HAProxy and nginx; less is better".to_owned(),
         groups,
     })

@@ -70,12 +70,16 @@ fn row(
         row.push(ratio.map_or_else(String::new, |ratio| format!("{ratio:.2}")));
     }
     if targets {
-        let verdict = results
-            .verdict(series, at)
-            .filter(|_| kind == Kind::Evenkeel);
-        row.push(verdict.map_or_else(String::new, |(met, target)| {
-            format!("{target}: {}", if met { "met" } else { "missed" })
-        }));
+        let verdicts = if kind == Kind::Evenkeel {
+            results.verdicts(series, at)
+        } else {
+            Vec::new()
+        };
+        let verdicts: Vec<String> = verdicts
+            .into_iter()
+            .map(|(met, target)| format!("{target}: {}", if met { "met" } else { "missed" }))
+            .collect();
+        row.push(verdicts.join("; "));
     }
     Some(row)
 }

@@ -14,16 +14,24 @@ use crate::peers::Kind;
 /// HAProxy 2.6's `roundrobin` takes this many servers and no more; `static-rr` takes any number.
 const HAPROXY_ROUNDROBIN: usize = 4_095;
 
+/// What a peer understands of what it passes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Tcp,
+    Http,
+}
+
 /// What a peer is started for.
 #[derive(Clone, Debug)]
 pub(crate) struct Setup {
+    pub(crate) mode: Mode,
     /// Worker processes, or threads.
     pub(crate) workers: u32,
     /// One service each.
     pub(crate) listens: Vec<SocketAddr>,
     /// Of every service.
     pub(crate) backends: Vec<SocketAddr>,
-    /// Clients that have sent nothing wait without a backend.
+    /// Clients that have sent nothing wait without a backend; with `Mode::Tcp`, for HTTP they always do.
     pub(crate) hold: bool,
     /// With whatever the peer needs to be reloaded.
     pub(crate) reloadable: bool,
@@ -33,10 +41,13 @@ pub(crate) struct Setup {
 
 /// The peer's configuration for this set-up. `label` tells processes of one run apart, `directory` takes their files.
 pub(crate) fn fill(kind: Kind, setup: &Setup, label: &str, directory: &Path) -> String {
-    let template = match kind {
-        Kind::Evenkeel => include_str!("../peers/evenkeel.toml"),
-        Kind::Haproxy => include_str!("../peers/haproxy.cfg"),
-        Kind::Nginx => include_str!("../peers/nginx-stream.conf"),
+    let template = match (kind, setup.mode) {
+        (Kind::Evenkeel, Mode::Tcp) => include_str!("../peers/evenkeel.toml"),
+        (Kind::Evenkeel, Mode::Http) => include_str!("../peers/evenkeel-http.toml"),
+        (Kind::Haproxy, Mode::Tcp) => include_str!("../peers/haproxy.cfg"),
+        (Kind::Haproxy, Mode::Http) => include_str!("../peers/haproxy-http.cfg"),
+        (Kind::Nginx, Mode::Tcp) => include_str!("../peers/nginx-stream.conf"),
+        (Kind::Nginx, Mode::Http) => include_str!("../peers/nginx-http.conf"),
     };
     render(template, setup, label, directory)
 }

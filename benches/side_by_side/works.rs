@@ -3,17 +3,20 @@
 use std::path::PathBuf;
 
 use crate::idle::{Before, Idle};
-use crate::load::{self, Load};
+use crate::load::Load;
 use crate::peers::{Kind, Running, free_port};
 use crate::processes::{cpu_ns, settled, usage};
 use crate::results::{Results, Sample};
-use crate::template::Setup;
+use crate::template::{Mode, Setup};
 use crate::{growth, processes};
 
 const MIB: f64 = 1_048_576.0;
 
 /// Idle connections beside the load of `idle`.
 const BESIDE: u32 = 1_000;
+
+/// Clients that lie idle after their request beside the load of `http-cht`.
+const HELD: u32 = 5_000;
 
 /// Idle connections of each step when memory is measured.
 const STEP: u32 = 5_000;
@@ -27,6 +30,12 @@ pub(crate) enum Work {
     Idle,
     RelayMemory,
     ClientMemory,
+    HttpSmall,
+    Http16k,
+    Http1m,
+    HttpConnection,
+    HttpCht,
+    HttpClientMemory,
     GrowthWorkers,
     GrowthBackends,
     GrowthIdle,
@@ -43,13 +52,28 @@ impl Work {
         Self::RelayMemory,
         Self::ClientMemory,
     ];
-    pub(crate) const ALL: [Self; 10] = [
+    /// The same for HTTP.
+    pub(crate) const HTTP: [Self; 6] = [
+        Self::HttpSmall,
+        Self::Http16k,
+        Self::Http1m,
+        Self::HttpConnection,
+        Self::HttpCht,
+        Self::HttpClientMemory,
+    ];
+    pub(crate) const ALL: [Self; 16] = [
         Self::Small,
         Self::Connection,
         Self::Bulk,
         Self::Idle,
         Self::RelayMemory,
         Self::ClientMemory,
+        Self::HttpSmall,
+        Self::Http16k,
+        Self::Http1m,
+        Self::HttpConnection,
+        Self::HttpCht,
+        Self::HttpClientMemory,
         Self::GrowthWorkers,
         Self::GrowthBackends,
         Self::GrowthIdle,
@@ -65,6 +89,12 @@ impl Work {
             Self::Idle => "idle",
             Self::RelayMemory => "relay-memory",
             Self::ClientMemory => "client-memory",
+            Self::HttpSmall => "http-small",
+            Self::Http16k => "http-16k",
+            Self::Http1m => "http-1m",
+            Self::HttpConnection => "http-connection",
+            Self::HttpCht => "http-cht",
+            Self::HttpClientMemory => "http-client-memory",
             Self::GrowthWorkers => "growth-workers",
             Self::GrowthBackends => "growth-backends",
             Self::GrowthIdle => "growth-idle",
@@ -83,6 +113,8 @@ pub(crate) struct Bench {
     pub(crate) directory: PathBuf,
     pub(crate) rounds: u32,
     pub(crate) seconds: u32,
+    /// Who takes part.
+    pub(crate) peers: Vec<Kind>,
     /// Most descriptors of a process.
     pub(crate) descriptors: u64,
     /// One port, on every address of this host.
@@ -94,6 +126,7 @@ impl Bench {
     /// A set-up with one service, as the works that do not grow have it; `relays` is how many connections there will be at once.
     pub(crate) fn setup(&self, relays: u32) -> Setup {
         Setup {
+            mode: Mode::Tcp,
             workers: 2,
             listens: vec![([127, 0, 0, 1], free_port()).into()],
             backends: growth::backends(3, self.backend_port),
@@ -101,6 +134,12 @@ impl Bench {
             reloadable: false,
             clients: 2_500.max(u64::from(relays) + 500),
         }
+    }
+
+    /// Who takes part, with another one first in each round.
+    pub(crate) fn kinds(&self, round: u32) -> Vec<Kind> {
+        let kinds = Kind::rotated(round).into_iter();
+        kinds.filter(|kind| self.peers.contains(kind)).collect()
     }
 
     /// Whether the largest process of a peer gets along with the limit on descriptors.
@@ -154,23 +193,26 @@ impl Bench {
             setup.listens = vec![([127, 0, 0, 1], free_port()).into()];
             self.start(kind, &setup)
         };
-        Kind::ALL
+        self.kinds(0)
             .into_iter()
             .filter(|kind| self.has_room(*kind, setup, what, results))
             .map(start)
             .collect()
     }
 
-    /// Puts a load on a peer and takes its figures.
-    pub(crate) fn load(&self, peer: &Running, load: Load) -> Sample {
+    /// Puts a load on a peer, beside idle connections, and takes its figures.
+    pub(crate) fn load(&self, peer: &Running, load: Load, idle: &mut Idle) -> Sample {
         let lines = peer.log_lines();
         let before = cpu_ns(peer.pid());
-        let seen = load::run(load, peer.address, self.seconds);
+        let seen = load.run(peer.address, self.seconds, idle);
         let after = usage(peer.pid());
         // The last lines of the log are still on their way.
         processes::pause(std::time::Duration::from_millis(200));
         #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
         let lines = (peer.log_lines() - lines) as f64;
+        if let Some(error) = seen.first_error {
+            println!("{} has errors, the first one: {error}", peer.address);
+        }
         let mut sample = Sample::from([
             ("rate", seen.rate),
             ("requests", seen.requests),
@@ -180,7 +222,7 @@ impl Bench {
             ("cpu_us", (after.cpu_ns - before) / 1e3 / seen.requests),
             ("memory_mib", after.memory / MIB),
         ]);
-        if load == Load::CONNECTION {
+        if load.line_each() {
             sample.insert("log_lines", lines / seen.requests);
         }
         sample
@@ -193,8 +235,18 @@ impl Bench {
             Work::Connection => self.traffic("connection", Load::CONNECTION, 0, results),
             Work::Bulk => self.traffic("bulk", Load::BULK, 0, results),
             Work::Idle => self.traffic("idle", Load::SMALL, BESIDE, results),
-            Work::RelayMemory => self.memory("relay-memory", Before::Exchange, results),
-            Work::ClientMemory => self.memory("client-memory", Before::Connect, results),
+            Work::RelayMemory => self.memory("relay-memory", Mode::Tcp, Before::Exchange, results),
+            Work::ClientMemory => self.memory("client-memory", Mode::Tcp, Before::Connect, results),
+            Work::HttpSmall => self.traffic("http-small", Load::HTTP_SMALL, 0, results),
+            Work::Http16k => self.traffic("http-16k", Load::HTTP_16K, 0, results),
+            Work::Http1m => self.traffic("http-1m", Load::HTTP_1M, 0, results),
+            Work::HttpConnection => {
+                self.traffic("http-connection", Load::HTTP_CONNECTION, 0, results)
+            }
+            Work::HttpCht => self.traffic("http-cht", Load::HTTP_CHT, HELD, results),
+            Work::HttpClientMemory => {
+                self.memory("http-client-memory", Mode::Http, Before::Exchange, results)
+            }
             Work::GrowthWorkers => growth::workers(self, results),
             Work::GrowthBackends => growth::backends_of_a_service(self, results),
             Work::GrowthIdle => growth::idle(self, results),
@@ -203,7 +255,8 @@ impl Bench {
     }
 
     fn traffic(&self, series: &'static str, load: Load, beside: u32, results: &mut Results) {
-        let setup = self.setup(beside + 64);
+        let mut setup = self.setup(beside + 64);
+        setup.mode = load.mode();
         let peers = self.start_all(&setup, series, results);
         self.rounds(&peers, series, 0, load, beside, results);
     }
@@ -219,7 +272,7 @@ impl Bench {
         results: &mut Results,
     ) {
         for round in 0..self.rounds {
-            for kind in Kind::rotated(round) {
+            for kind in self.kinds(round) {
                 let Some(peer) = peers.iter().find(|peer| peer.kind == Some(kind)) else {
                     continue;
                 };
@@ -228,10 +281,10 @@ impl Bench {
                     idle.open(peer.address, beside, Before::Exchange);
                     settled(peer.pid());
                 }
-                let sample = self.load(peer, load);
+                let sample = self.load(peer, load, &mut idle);
                 if sample.get("log_lines").is_some_and(|lines| *lines < 0.95) {
                     results.note(format!(
-                        "{series}: {} wrote {:.2} lines of log a connection, so what it saved thereby counts as speed",
+                        "{series}: {} wrote {:.2} lines of log instead of 1, so what it saved thereby counts as speed",
                         kind.name(),
                         sample["log_lines"]
                     ));
@@ -250,7 +303,7 @@ impl Bench {
 
     /// What an idle connection takes: the slope between 5,000 and 10,000 of them, in fresh processes. With fewer descriptors
     /// than HAProxy wants for 10,000 relays, between the most that it can have and half of them; the note says so.
-    fn memory(&self, series: &'static str, before: Before, results: &mut Results) {
+    fn memory(&self, series: &'static str, mode: Mode, before: Before, results: &mut Results) {
         let most = u32::try_from(self.descriptors.saturating_sub(1_400) / 4 / 100 * 100);
         let step_count = STEP.min(most.unwrap_or(STEP));
         if step_count < STEP {
@@ -261,9 +314,10 @@ impl Bench {
             ));
         }
         let mut setup = self.setup(2 * step_count);
+        setup.mode = mode;
         setup.hold = before == Before::Connect;
         for round in 0..self.rounds {
-            for kind in Kind::rotated(round) {
+            for kind in self.kinds(round) {
                 setup.listens = vec![([127, 0, 0, 1], free_port()).into()];
                 let peer = self.start(kind, &setup);
                 let none = settled(peer.pid());
