@@ -90,6 +90,10 @@ pub(crate) async fn connect(
         let Some(service) = connection.service.as_ref().map(Rc::clone) else {
             return Err(failure);
         };
+        if service.http.is_some() {
+            // It was one of TCP when the client came. Bytes that nobody has looked at would pass its routes and rules by.
+            return Err(Outcome::Closed);
+        }
         let reached = reach(connection, client, &service, &picked, failure).await;
         if reached.is_err() {
             connection.times.connect = Connection::since(begun);
