@@ -8,7 +8,7 @@ use evenkeel_control::operator::Answer as Said;
 use evenkeel_testkit::http::{Answer, Broken, Gate, HttpBackend, HttpClient};
 use evenkeel_testkit::{Daemon, Signal, TempDir, eventually, proc};
 
-use crate::x_http::{connection_of, inner, service, start, web};
+use crate::x_http::{assert_rest, connection_of, inner, service, start, web};
 use crate::{PROGRAM, SOON, file};
 
 /// Asks with an id, by which the server counts.
@@ -146,8 +146,9 @@ fn only_safe_requests_are_sent_again_when_a_used_connection_was_closed() {
 #[test]
 fn what_is_never_answered_ends_after_so_many_tries() {
     let server = dropping("b1");
-    let (_daemon, address) = web(&[&server], "[services.web.http.retry]\nattempts = 3\n");
+    let (daemon, address) = web(&[&server], "[services.web.http.retry]\nattempts = 3\n");
     let mut client = HttpClient::connect(address);
+    let mut again = 0;
     for number in 0..5 {
         assert_eq!(client.get("/warm").status(), 200);
         let id = format!("{number}");
@@ -158,7 +159,32 @@ fn what_is_never_answered_ends_after_so_many_tries() {
             "{}",
             server.executed(&id)
         );
+        again += server.executed(&id) as u64 - 1;
     }
+    drop(client);
+    // What nobody was left for was not sent again.
+    let http = assert_rest(&daemon).services[0].http.clone().unwrap();
+    assert_eq!(http.resent, again);
+}
+
+/// An interim answer is one that has begun: the client has seen it.
+#[test]
+fn what_was_answered_in_part_is_not_sent_again() {
+    let server = HttpBackend::start("b1", |exchange| {
+        exchange.send("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n");
+        exchange.close();
+    });
+    let other = HttpBackend::named("b2");
+    let (_daemon, address) = web(&[&server, &other], "");
+    let mut client = HttpClient::connect(address);
+    for number in 0..4 {
+        let id = format!("{number}");
+        let answer = ask(&mut client, "GET", "/", &id, "").unwrap();
+        let at_first = server.executed(&id) == 1;
+        assert_eq!(answer.status(), if at_first { 502 } else { 200 });
+        assert_eq!(server.executed(&id) + other.executed(&id), 1);
+    }
+    assert_eq!(server.requests(), 2);
 }
 
 #[test]

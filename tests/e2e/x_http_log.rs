@@ -586,3 +586,42 @@ fn a_tunnel_has_its_line_when_it_ends() {
     let http = status.services[0].http.clone().unwrap();
     assert_eq!((http.requests, http.upgrades), (1, 1));
 }
+
+/// The proxy tells, so that the line names who asked: of a request, and of a tunnel at its end.
+#[test]
+fn a_line_says_who_asked_where_a_trusted_proxy_tells() {
+    let dir = TempDir::new();
+    let log = dir.join("access.log");
+    let server = HttpBackend::start("b1", |exchange| {
+        if exchange.head.names("upgrade", "websocket") {
+            exchange.send(upgrade_answer());
+        } else {
+            exchange.answer(200, "", "b1");
+        }
+    });
+    let keys = "[services.web.http.forwarded]\ntrusted = \"127.0.0.1\"\n";
+    let (_daemon, address) = logged(&log, &service("web", &[&server], keys));
+    let told = "X-Forwarded-For: 6.6.6.6, 203.0.113.9\r\n";
+    for head in [
+        format!("GET / HTTP/1.1\r\nHost: a\r\n{told}\r\n"),
+        upgrade_request("/socket").replacen("\r\n", &format!("\r\n{told}"), 1),
+        "GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_owned(),
+    ] {
+        let count = lines_now(&log) + 1;
+        let mut client = HttpClient::connect(address);
+        assert!(client.send(&head));
+        assert!([101, 200].contains(&client.answer("GET").unwrap().status()));
+        drop(client);
+        let line = lines(&log, count).pop().unwrap();
+        assert_eq!(line["peer"], "127.0.0.1", "{line}");
+        let (client, port) = (&line["client"], line["client_port"].as_u64().unwrap());
+        match head.contains(told) {
+            true => assert_eq!((client, port), (&"203.0.113.9".into(), 0), "{line}"),
+            false => assert!(client == "127.0.0.1" && port > 0, "{line}"),
+        }
+    }
+}
+
+fn lines_now(log: &Path) -> usize {
+    std::fs::read_to_string(log).map_or(0, |text| text.lines().count())
+}

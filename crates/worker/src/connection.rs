@@ -565,6 +565,7 @@ impl Connection {
             duration_us,
             end: outcome.end(self.phase),
             http: self.upgraded.as_deref().map(Upgraded::record),
+            client: self.asker(self.upgraded.as_ref().and_then(|upgraded| upgraded.client)),
             ..self.record(&self.entrance.service)
         });
     }

@@ -282,20 +282,20 @@ impl Connections {
     }
 
     /// A connection of HTTP waits for its next request, and is asked to park when it has done so for long enough.
-    pub(crate) fn is_silent(&self, number: Number, client: Token) {
-        let places = self.places.borrow();
-        let place = places.at(number);
-        place.stand(Standing::Silent, client);
-        place.is_asked.set(false);
-        place.last.set(self.stamp.get());
+    pub(crate) fn falls_silent(&self, number: Number, client: Token) {
+        self.turns(number, Standing::Silent, client, 0);
     }
 
     /// A connection has become a tunnel to the backend that it has.
     pub(crate) fn relays(&self, number: Number, client: Token) {
+        self.turns(number, Standing::Relaying, client, 0);
+    }
+
+    fn turns(&self, number: Number, standing: Standing, client: Token, mark: u32) {
         let places = self.places.borrow();
         let place = places.at(number);
-        place.stand(Standing::Relaying, client);
-        place.mark.set(0);
+        place.stand(standing, client);
+        place.mark.set(mark);
         place.is_asked.set(false);
         place.last.set(self.stamp.get());
     }
@@ -348,12 +348,7 @@ impl Connections {
 
     /// A connection carries a request of HTTP from now on, and may do so for `ticks` without [`Self::touch`]; 0 = for ever.
     pub(crate) fn exchanging(&self, number: Number, client: Token, ticks: u32) {
-        let places = self.places.borrow();
-        let place = places.at(number);
-        place.stand(Standing::Exchanging, client);
-        place.mark.set(ticks);
-        place.is_asked.set(false);
-        place.last.set(self.stamp.get());
+        self.turns(number, Standing::Exchanging, client, ticks);
     }
 
     /// What may pass from the last [`Self::touch`] on, in ticks; 0 = any time.

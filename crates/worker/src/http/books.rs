@@ -54,10 +54,7 @@ impl Connection {
         let Some(mut request) = carried.request.take() else {
             return;
         };
-        request.close();
-        if request.is_limited {
-            self.entrance.lower_requests();
-        }
+        self.settle(&mut request);
         let upgraded = Upgraded::new(&carried.head, &request, self.requests);
         self.upgraded = Some(Box::new(upgraded));
         self.phase(Phase::Relay);
@@ -77,14 +74,23 @@ impl Connection {
                     false => ServiceCount::RequestCut,
                 });
             }
-            request.close();
-            if request.is_limited {
-                self.entrance.lower_requests();
-            }
+            self.settle(&mut request);
             self.log_request(&request, &carried.head, &front);
         }
         self.end_journey();
         Some(carried)
+    }
+
+    /// Who asked, for the log: `told` by a trusted proxy, which tells no port, or the peer.
+    pub(crate) fn asker(&self, told: Option<IpAddr>) -> SocketAddr {
+        told.map_or_else(|| self.client.into(), |told| SocketAddr::new(told, 0))
+    }
+
+    fn settle(&self, request: &mut Request) {
+        request.close();
+        if request.is_limited {
+            self.entrance.lower_requests();
+        }
     }
 
     fn log_request(&self, request: &Request, head: &RequestHead, front: &Service) {
@@ -130,10 +136,7 @@ impl Connection {
             first_byte_us: request.first_byte_us,
             end,
             http: Some(http),
-            client: match request.client {
-                Some(client) => SocketAddr::new(client, 0),
-                None => self.client.into(),
-            },
+            client: self.asker(request.client),
             ..self.record(front.name())
         });
     }

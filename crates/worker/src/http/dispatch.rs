@@ -68,7 +68,8 @@ pub(crate) enum Failed {
 }
 
 impl Failed {
-    fn because(cause: Cause) -> Self {
+    /// For this cause, after which the connection may go on.
+    pub(crate) fn because(cause: Cause) -> Self {
         Self::Refused {
             cause,
             failure: failure_of(cause),

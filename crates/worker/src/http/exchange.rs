@@ -13,11 +13,9 @@ use evenkeel_http::route::{Redirect, RedirectInput, Refusal, Request as Asked};
 use evenkeel_http::{Declared, RequestHead};
 use evenkeel_http1::answer::RequestContext;
 use evenkeel_http1::{Body, Limits, framing, persistence, write};
-use evenkeel_log::access::Phase;
 use evenkeel_plan::http::PersistenceSpec;
 use evenkeel_scoreboard::{BackendCount, GlobalCount, ServiceCount};
 
-use super::books::failure_of;
 use super::converse::{Conversation, Passed};
 use super::dispatch::{Answered, Failed, is_pooled};
 use super::down::{DownError, Encoding};
@@ -84,13 +82,13 @@ impl Session {
         let route = http.route(route);
         let target = match decision {
             Decision::Serve(target) => target,
-            Decision::Gone => return Err(refused(Cause::NoRoute)),
+            Decision::Gone => return Err(Failed::because(Cause::NoRoute)),
             Decision::Redirect(redirect) => {
                 return self.redirect(redirect, route, &origin, scratch).await;
             }
             Decision::Fixed(fixed) => {
                 let Some((_, head)) = self.connection.request() else {
-                    return Err(refused(Cause::Internal));
+                    return Err(Failed::because(Cause::Internal));
                 };
                 let is_head = head.method() == evenkeel_http::Method::Head;
                 let answer = OwnAnswer::fixed(fixed, is_head);
@@ -99,10 +97,10 @@ impl Session {
         };
         let target = self.or_sorry(target, route);
         let Some(back) = target.service.http.clone() else {
-            return Err(refused(Cause::NoRoute));
+            return Err(Failed::because(Cause::NoRoute));
         };
         if target.service.backends.is_empty() {
-            return Err(refused(Cause::NoRoute));
+            return Err(Failed::because(Cause::NoRoute));
         }
         target.service.budget.note(worker.connections.now());
         let (wanted, sticking) = self.prepare(http, &back, &target, route, &origin, scratch)?;
@@ -120,11 +118,11 @@ impl Session {
         let is_raised = match http.spec().limits.concurrent_requests {
             None => false,
             Some(most) if self.connection.raise_requests(most) => true,
-            Some(_) => return Err(refused(Cause::Overloaded)),
+            Some(_) => return Err(Failed::because(Cause::Overloaded)),
         };
         let worker = Rc::clone(&self.connection.worker);
         let Some((request, head)) = self.connection.request() else {
-            return Err(refused(Cause::Internal));
+            return Err(Failed::because(Cause::Internal));
         };
         request.is_limited = is_raised;
         let fields = || prepare::pairs(&head.fields);
@@ -134,17 +132,17 @@ impl Session {
             .request_id(&origin, || worker.next_random(), fields());
         request.client = Some(origin.client).filter(|client| *client != peer.ip().to_canonical());
         if origin.malformed {
-            return Err(refused(Cause::Malformed));
+            return Err(Failed::because(Cause::Malformed));
         }
         if let Some(limit) = http.source_rate
             && !entrance.request_passes(board, origin.client, limit)
         {
-            return Err(refused(Cause::TooManyRequests));
+            return Err(Failed::because(Cause::TooManyRequests));
         }
         if let Declared::Length(length) = head.declared()
             && body_max(http, head).is_some_and(|most| length > most)
         {
-            return Err(refused(Cause::BodyTooLarge));
+            return Err(Failed::because(Cause::BodyTooLarge));
         }
         let asked = Asked {
             host: head.authority_bytes(),
@@ -153,7 +151,7 @@ impl Session {
             fields: fields(),
         };
         let place = http.router().route(&asked).map_err(|refusal| {
-            refused(match refusal {
+            Failed::because(match refusal {
                 Refusal::Ambiguous | Refusal::TooAmbiguous => Cause::AmbiguousPath,
                 _ => Cause::Malformed,
             })
@@ -192,7 +190,7 @@ impl Session {
     ) -> Result<(Wanted, Sticking), Failed> {
         let peer: SocketAddr = self.connection.client.into();
         let Some((request, head)) = self.connection.request() else {
-            return Err(refused(Cause::Internal));
+            return Err(Failed::because(Cause::Internal));
         };
         request.count_for(target.service.row);
         let most = body_max(http, head);
@@ -236,7 +234,7 @@ impl Session {
             &mut scratch.rooms,
         );
         for transform in [route.transform(), &back.spec().transform] {
-            prepare::rewrite(head, transform).map_err(|_| refused(Cause::Malformed))?;
+            prepare::rewrite(head, transform).map_err(|_| Failed::because(Cause::Malformed))?;
         }
         let body = framing::of_request(head);
         let held = back.spec().retry.body_bytes;
@@ -394,7 +392,6 @@ impl Session {
             // All was said on both sides.
             upstream.stream.finish_on_close();
         }
-        self.connection.phase(Phase::Body);
         match (stays, is_through) {
             (true, true) => After::Next,
             (false, true) => After::Close,
@@ -432,7 +429,7 @@ impl Session {
     ) -> Result<After, Failed> {
         let port = self.connection.entrance.address.port();
         let Some((_, head)) = self.connection.request() else {
-            return Err(refused(Cause::Internal));
+            return Err(Failed::because(Cause::Internal));
         };
         let own = head.authority();
         let host = origin
@@ -448,14 +445,14 @@ impl Session {
         };
         let location = redirect
             .location(&input)
-            .ok_or_else(|| refused(Cause::Malformed))?;
+            .ok_or_else(|| Failed::because(Cause::Malformed))?;
         let answer = OwnAnswer::redirect(redirect.status(), location);
         Ok(self.own(&answer, route, scratch).await)
     }
 
     /// An answer of a route.
     async fn own(&mut self, answer: &OwnAnswer, route: &Route, scratch: &mut Scratch) -> After {
-        self.answer(answer, &route.own_edits(), None, false, scratch)
+        self.answer(answer, route.own_edits(), None, false, scratch)
             .await
     }
 }
@@ -467,14 +464,6 @@ fn body_max(http: &Http, head: &RequestHead) -> Option<u64> {
         return limits.body_bytes;
     }
     limits.body_bytes_of(head.fields.first("content-type"))
-}
-
-fn refused(cause: Cause) -> Failed {
-    Failed::Refused {
-        cause,
-        failure: failure_of(cause),
-        is_fatal: false,
-    }
 }
 
 fn hash_of(input: HashInput<'_>) -> u64 {

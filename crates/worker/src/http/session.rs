@@ -160,7 +160,7 @@ impl Session {
         let mut begun = None;
         while self.inbox.is_empty() {
             let connections = &worker.connections;
-            connections.is_silent(number, self.client.token());
+            connections.falls_silent(number, self.client.token());
             let stirred = poll_fn(|cx| {
                 if self.client.poll_reset(cx).is_ready() {
                     return Poll::Ready(Some(Next::Gone));

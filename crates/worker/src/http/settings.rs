@@ -53,6 +53,8 @@ pub(crate) struct Ticks {
 pub(crate) struct Route {
     action: Action,
     transform: TransformSpec,
+    /// Changes to answers of our own.
+    own_edits: Edits,
     /// Of the service that it led to last. That one is not kept by it: an old plan's could never go.
     target: RefCell<Option<(Weak<Service>, Rc<TargetEdits>)>>,
 }
@@ -114,6 +116,7 @@ impl Http {
             own: Route {
                 action: Action::Own,
                 transform: TransformSpec::default(),
+                own_edits: Edits::default(),
                 target: RefCell::default(),
             },
             forwarding: Forwarding::new(&spec.forwarded),
@@ -192,6 +195,7 @@ impl Route {
         Ok(Self {
             action,
             transform: spec.transform.clone(),
+            own_edits: Edits::new([&spec.transform.response]),
             target: RefCell::default(),
         })
     }
@@ -246,7 +250,7 @@ impl Route {
     }
 
     /// Changes to answers of our own.
-    pub(crate) fn own_edits(&self) -> Edits {
-        Edits::new([&self.transform.response])
+    pub(crate) fn own_edits(&self) -> &Edits {
+        &self.own_edits
     }
 }

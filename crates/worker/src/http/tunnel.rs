@@ -1,6 +1,7 @@
 //! After a 101: bytes both ways, as a connection of TCP has them.
 
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::task::Poll;
 
 use evenkeel_http::RequestHead;
@@ -21,6 +22,8 @@ pub(crate) struct Upgraded {
     host: Option<Box<str>>,
     path: Box<str>,
     request_id: Option<Box<str>>,
+    /// Who asked, where a trusted proxy says that it was not the peer.
+    pub(crate) client: Option<IpAddr>,
     route: Option<u32>,
     number: u32,
     reused: bool,
@@ -32,6 +35,7 @@ impl Upgraded {
             host: head.asked_authority().map(Into::into),
             path: path_of(head.asked_target()).into(),
             request_id: request.id.as_ref().map(|id| id.as_str().into()),
+            client: request.client,
             route: request.route,
             number,
             reused: request.reused,
